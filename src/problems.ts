@@ -1,0 +1,78 @@
+/** Every error the API can answer, in one closed table, as RFC 9457 `application/problem+json`. */
+
+export const problemTable = {
+  "malformed-json": [400, "The body is not valid JSON"],
+  "invalid-query": [400, "The query is not valid"],
+  "idempotency-key-refused": [400, "No Idempotency-Key is accepted here"],
+  "token-invalid": [401, "The token is wrong, expired or revoked"],
+  "token-required": [401, "This needs a token"],
+  "login-failed": [401, "The email or the password is wrong"],
+  "origin-forbidden": [403, "This origin may not use the API"],
+  forbidden: [403, "You may not do this"],
+  "not-found": [404, "There is no such thing here"],
+  "method-not-allowed": [405, "The method is not allowed here"],
+  conflict: [409, "This conflicts with the present state"],
+  "email-taken": [409, "The email address is taken"],
+  "name-taken": [409, "The name is taken"],
+  "last-admin": [409, "The last admin must stay"],
+  "in-use": [409, "This is in use"],
+  "training-under-way": [409, "The model is being trained"],
+  "model-not-ready": [409, "The model is not ready for use"],
+  "task-not-retryable": [409, "The task cannot be tried again"],
+  "session-revoked": [409, "A revoked session stays revoked"],
+  "in-progress": [409, "The same request is under way"],
+  "precondition-failed": [412, "The object has changed"],
+  "too-large": [413, "The body is too large"],
+  "unsupported-media-type": [415, "The body's type is not supported"],
+  invalid: [422, "The request is well formed but invalid"],
+  "too-many-requests": [429, "Too many requests"],
+  internal: [500, "Something went wrong on our side"],
+  "storage-unavailable": [503, "The file storage does not answer"],
+  "database-unavailable": [503, "The database does not answer"],
+} as const satisfies Record<string, readonly [number, string]>;
+
+export type ProblemCode = keyof typeof problemTable;
+
+/** One fault of the input: where (a JSON pointer into the body, or a query parameter) and what. */
+export type Fault = { pointer: string; detail: string } | { parameter: string; detail: string };
+
+export interface ProblemOptions {
+  /** For the caller. Never SQL, a stack or a secret. */
+  detail?: string;
+  errors?: Fault[];
+  /** Extra headers of the answer: `Allow`, `Retry-After`. */
+  headers?: Record<string, string>;
+  /** For the log; it never leaves the process. */
+  cause?: unknown;
+}
+
+/** An error that the caller is told about. Anything else thrown is a bug and answered as a bare 500. */
+export class Problem extends Error {
+  override readonly name = "Problem";
+  readonly status: number;
+  constructor(
+    readonly code: ProblemCode,
+    readonly options: ProblemOptions = {},
+  ) {
+    super(options.detail ?? problemTable[code][1], options.cause === undefined ? undefined : { cause: options.cause });
+    this.status = problemTable[code][0];
+  }
+
+  /** The body of the answer. */
+  toJSON(): Record<string, unknown> {
+    const [status, title] = problemTable[this.code];
+    return {
+      type: `urn:atelier:problem:${this.code}`,
+      title,
+      status,
+      detail: this.message,
+      code: this.code,
+      ...(this.options.errors ? { errors: this.options.errors } : {}),
+    };
+  }
+}
+
+/** A 422 that names one fault of the body. */
+export function invalid(pointer: string, detail: string): Problem {
+  return new Problem("invalid", { detail, errors: [{ pointer, detail }] });
+}

@@ -1,0 +1,48 @@
+/** Where files lie: the interface of both stores. Keys are made by us, never by a caller: `pictures/ab/abcd….png`. */
+
+export interface StoredObject {
+  /** Size of the whole object in bytes, also when only a range of it is streamed. */
+  size: number;
+  stream(): ReadableStream<Uint8Array>;
+}
+
+/** Inclusive byte positions, as in a Range header. */
+export interface ByteRange {
+  start: number;
+  end: number;
+}
+
+export interface Storage {
+  /**
+   * Stores a body under a key: whole or not at all, also when the process dies halfway. Storing the same key again
+   * replaces it.
+   * @returns the size in bytes and the sha256 (lower-case hex) of what was written
+   * @throws Problem "too-large" when the body is longer than `maxBytes`; "storage-unavailable" when the store fails
+   */
+  put(
+    key: string,
+    body: ReadableStream<Uint8Array> | Uint8Array,
+    options: { contentType: string; maxBytes?: number },
+  ): Promise<{ size: number; hash: string }>;
+
+  /** Null when there is no such object. */
+  get(key: string, range?: ByteRange): Promise<StoredObject | null>;
+
+  /** Removes an object; one that does not exist is no error. */
+  delete(key: string): Promise<void>;
+
+  /** Renames an object within the store, replacing what was there. */
+  move(from: string, to: string): Promise<void>;
+
+  /**
+   * A URL that serves the object directly from the store for `ttlSeconds`, or null where the store has none (disk):
+   * then the API serves the bytes.
+   */
+  signedUrl(
+    key: string,
+    options: { ttlSeconds: number; contentType: string; fileName?: string },
+  ): Promise<string | null>;
+
+  /** The store's own lasting id, made at first use: a process on another store must notice. */
+  id(): Promise<string>;
+}
