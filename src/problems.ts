@@ -76,3 +76,27 @@ export class Problem extends Error {
 export function invalid(pointer: string, detail: string): Problem {
   return new Problem("invalid", { detail, errors: [{ pointer, detail }] });
 }
+
+/** Broken constraints that a caller can cause, so that no query runs just to ask first. */
+const constraints: Record<string, () => Problem> = {
+  users_email_unique: () => new Problem("email-taken"),
+  users_last_admin: () => new Problem("last-admin"),
+  tags_name_unique: () => new Problem("name-taken"),
+  servers_name_unique: () => new Problem("name-taken"),
+  servers_address_unique: () => new Problem("conflict", { detail: "Another server has this ip and port" }),
+  leases_server_id_fkey: () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" }),
+  tasks_one_training: () => new Problem("training-under-way"),
+};
+
+const connectionErrors = /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|EPIPE|CONNECTION_|CONNECT_TIMEOUT|57P0|08|53300)/;
+
+/** The problem behind an error of the database, or null when it is a bug. */
+export function problemOfDatabase(error: unknown): Problem | null {
+  const { code, constraint_name: constraint } = (error ?? {}) as { code?: string; constraint_name?: string };
+  const known = constraint === undefined ? undefined : constraints[constraint];
+  if (known) return known();
+  if (typeof code === "string" && connectionErrors.test(code)) {
+    return new Problem("database-unavailable", { headers: { "Retry-After": "2" }, cause: error });
+  }
+  return null;
+}

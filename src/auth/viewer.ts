@@ -1,0 +1,48 @@
+/** Who asks. A guest is a viewer too. */
+import type { Sql } from "postgres";
+import { Problem } from "../problems.ts";
+import { hashToken } from "./session.ts";
+
+export interface Viewer {
+  /** Null for a guest. */
+  id: number | null;
+  admin: boolean;
+  sessionId: string | null;
+}
+
+export const guest: Viewer = { id: null, admin: false, sessionId: null };
+
+/**
+ * The token of a request: `Authorization: Bearer <token>` or the plain header `Token`. Null when neither is there.
+ * @throws Problem "token-invalid" for another kind of Authorization: never a silent guest
+ */
+export function readToken(headers: Headers): string | null {
+  const authorization = headers.get("authorization");
+  if (authorization === null) return headers.get("token");
+  const match = /^Bearer +(\S+) *$/i.exec(authorization);
+  if (!match?.[1]) throw new Problem("token-invalid", { headers: { "WWW-Authenticate": "Bearer" } });
+  return match[1];
+}
+
+/**
+ * The viewer that a token stands for. Using a session extends it, written at most once an hour.
+ * @param token null is a guest
+ * @throws Problem "token-invalid" when it is unknown, expired or revoked, or its user may not log in
+ */
+export async function findViewer(sql: Sql, token: string | null): Promise<Viewer> {
+  if (token === null) return guest;
+  const [row] = await sql<{ id: number; admin: boolean; session_id: string; is_stale: boolean }[]>`
+    select u.id, u.admin, s.id as session_id, s.expires_at < now() + interval '30 days' - interval '1 hour' as is_stale
+    from sessions s
+    join users u on u.id = s.user_id
+    where s.token_hash = ${hashToken(token)}
+      and s.status = 'active'
+      and s.expires_at > now()
+      and not u.disabled
+  `;
+  if (!row) throw new Problem("token-invalid", { headers: { "WWW-Authenticate": 'Bearer error="invalid_token"' } });
+  if (row.is_stale) {
+    await sql`update sessions set expires_at = now() + interval '30 days' where id = ${row.session_id}`;
+  }
+  return { id: row.id, admin: row.admin, sessionId: row.session_id };
+}

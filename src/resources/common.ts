@@ -1,0 +1,144 @@
+/** What several definitions share: names, tags, labels of work, and how stored files are shown and referred to. */
+import { z } from "zod";
+import type { Fault } from "../problems.ts";
+import type { Context, Field, Row, Sort } from "../rest/define.ts";
+import { isForbiddenHost } from "../storage/fetch-remote.ts";
+
+export const id: Field = { schema: z.int().positive() };
+const instant = z.iso.datetime();
+export const createdAt: Field = { schema: instant };
+export const updatedAt: Field = { schema: instant };
+export const reference = z.int().positive();
+export const nullableReference = reference.nullable();
+
+export const name = z.string().trim().min(1).max(120);
+export const longText = z.string().max(10_000);
+
+/** `createdAt` and `updatedAt` newest first, `name` by code point whatever the database's collation. */
+export const commonSorts: Record<string, Sort> = {
+  createdAt: { by: "created_at", direction: "desc" },
+  updatedAt: { by: "updated_at", direction: "desc" },
+  name: { by: 'name collate "C"', direction: "asc" },
+};
+
+export const tagName = z
+  .string()
+  .transform((text) => text.normalize("NFKC").trim())
+  .pipe(z.string().min(1).max(60).regex(/^[^,]*$/, "must hold no comma"));
+export const tagsInput = z.array(tagName).max(100);
+export const tags: Field = { schema: z.array(z.string()), select: ({ sql }) => sql`tag_names(t.tag_ids)` };
+
+/** Tag names to the ids that a row keeps; unknown names are created. */
+export async function toTagIds({ sql }: Context, names: unknown): Promise<number[]> {
+  const [row] = await sql<{ ids: number[] }[]>`select tag_ids(${(names ?? []) as string[]}::text[]) as ids`;
+  return row?.ids ?? [];
+}
+
+/** `{class, detail}`: what went wrong. The detail may speak of private things: strangers see the class alone. */
+export const errorField: Field = {
+  schema: z.object({ class: z.string(), detail: z.string().nullable() }).nullable(),
+  shape(value, row, { viewer }) {
+    const error = value as { class: string; detail: string } | null;
+    if (error === null) return null;
+    const mine = viewer.admin || viewer.id === row.owner_id;
+    return mine ? error : { class: error.class, detail: null };
+  },
+};
+
+const ownFile = /^\/api\/files\/([\w.-]+)$/;
+
+export function keyOfPath(path: string): string | null {
+  return ownFile.exec(path)?.[1] ?? null;
+}
+
+interface FileRow {
+  key: string;
+  user_id: number | null;
+  is_public: boolean;
+}
+
+/**
+ * Makes a `prepare` that looks up, once for a page, the stored files that its rows show by path. Whether somebody
+ * else's file is open is asked only for files that are not the row's owner's own.
+ */
+export function prepareFiles(pathsOf: (row: Row) => (string | null)[]) {
+  return async ({ sql, viewer }: Context, rows: Row[]): Promise<void> => {
+    const keys = new Set(rows.flatMap((row) => pathsOf(row).flatMap((path) => (path && keyOfPath(path)) || [])));
+    const found =
+      keys.size === 0
+        ? []
+        : await sql<FileRow[]>`
+            select key, user_id, user_id is distinct from ${viewer.id} and is_file_public(key, user_id) as is_public
+            from files
+            where key = any (${[...keys]}::text[])
+          `;
+    const files = new Map(found.map((file) => [file.key, file]));
+    for (const row of rows) row.files = files;
+  };
+}
+
+/**
+ * The URL under which this viewer may load what a stored path names; null when it may not. Remote URLs are the owner's
+ * own words: others do not see them.
+ */
+export function showFile(path: unknown, row: Row, { viewer, links }: Context): string | null {
+  if (typeof path !== "string") return null;
+  const mine = viewer.admin || viewer.id === row.owner_id;
+  const key = keyOfPath(path);
+  if (key === null) return mine || row.public === true ? path : null;
+  const file = (row.files as Map<string, FileRow>).get(key);
+  if (!file) return null;
+  const isOpen = file.is_public || (row.public === true && file.user_id === row.owner_id);
+  if (!isOpen && !viewer.admin && (viewer.id === null || file.user_id !== viewer.id)) return null;
+  return links.file(key, { isSigned: !isOpen });
+}
+
+/**
+ * The canonical form of a picture's URL: what a row keeps. Own uploads, pictures the caller may see (by file or by
+ * image) and public http(s) URLs; anything else is a fault that reads as if it did not exist. Locks the file's row
+ * against a sweep until the transaction ends.
+ */
+export async function resolvePicture(
+  context: Context,
+  url: string,
+  pointer: string,
+  faults: Fault[],
+): Promise<string | null> {
+  const refuse = (detail: string) => {
+    faults.push({ pointer, detail });
+    return null;
+  };
+  const canonical = context.links.canonical(url, context.client.origin);
+  if (!canonical) return refuse("must be an http(s) URL or the path of a file here");
+  if ("remote" in canonical) {
+    return isForbiddenHost(new URL(canonical.remote).hostname)
+      ? refuse("must not be on a private, loopback or link-local address")
+      : canonical.remote;
+  }
+  const image = /^\/api\/images\/([1-9]\d{0,8})$/.exec(canonical.own);
+  const key = image ? await imageFile(context, Number(image[1])) : keyOfPath(canonical.own);
+  const file = key === null ? null : await findFile(context, key);
+  return file?.kind === "picture" ? `/api/files/${file.key}` : refuse("there is no such picture");
+}
+
+async function imageFile({ sql, viewer }: Context, imageId: number): Promise<string | null> {
+  const [row] = await sql<{ file_key: string | null }[]>`
+    select file_key
+    from images
+    where id = ${imageId}
+      and (public or user_id is not distinct from ${viewer.id} or ${viewer.admin})
+  `;
+  return row?.file_key ?? null;
+}
+
+/** A stored file that the viewer may see, locked against the sweep; null for a missing and a strange one alike. */
+export async function findFile({ sql, viewer }: Context, key: string) {
+  const [file] = await sql<{ key: string; kind: string; hash: string; user_id: number | null }[]>`
+    select key, kind, hash, user_id
+    from files
+    where key = ${key}
+      and (${viewer.admin} or user_id = ${viewer.id} or is_file_public(key, user_id))
+    for key share
+  `;
+  return file ?? null;
+}

@@ -1,0 +1,16 @@
+/** The registry: one line per resource. */
+import type { Resource } from "../rest/define.ts";
+import { datasets } from "./datasets.ts";
+import { images } from "./images.ts";
+import { models } from "./models.ts";
+import { params } from "./params.ts";
+import { servers } from "./servers.ts";
+import { sessions } from "./sessions.ts";
+import { tags } from "./tags.ts";
+import { tasks } from "./tasks.ts";
+import { users } from "./users.ts";
+
+export const resources: Resource[] = [users, sessions, datasets, tags, models, images, tasks, params, servers];
+
+/** By name, for paths and topics. */
+export const resourcesByName = new Map(resources.map((resource) => [resource.name, resource]));

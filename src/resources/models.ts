@@ -1,0 +1,95 @@
+/** Models: trained here from a data set, or registered from a file. Private to their owner until published. */
+import { z } from "zod";
+import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import {
+  commonSorts,
+  createdAt,
+  errorField,
+  id,
+  nullableReference,
+  prepareFiles,
+  reference,
+  resolvePicture,
+  showFile,
+  tags,
+  toTagIds,
+  updatedAt,
+} from "./common.ts";
+import { addModel, checkModel, modelShape } from "./work.ts";
+
+const patchable = ["name", "info", "trigger_words", "image", "tags", "public"];
+
+export const models = defineResource({
+  name: "models",
+  singular: "model",
+  id: "integer",
+  owner: "t.user_id",
+  fields: {
+    id,
+    name: { schema: z.string() },
+    info: { schema: z.string() },
+    type: { schema: z.enum(["lora", "ckp", "hyper", "ti"]) },
+    trigger_words: { schema: z.string() },
+    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    model_path: { schema: z.string().nullable() },
+    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error"]) },
+    progress: { schema: z.int().min(0).max(100) },
+    error: errorField,
+    image: { schema: z.string().nullable(), shape: showFile },
+    hash: { schema: z.string().nullable() },
+    epochs: { schema: z.int() },
+    train: { schema: z.record(z.string(), z.unknown()) },
+    public: { schema: z.boolean() },
+    uses: { schema: z.int() },
+    tags,
+    user_id: { schema: reference },
+    dataset_id: { schema: nullableReference, select: visibleReference("dataset_id", "datasets") },
+    task_id: { schema: nullableReference, select: visibleReference("task_id", "tasks") },
+    server_id: { schema: nullableReference },
+    created_at: createdAt,
+    updated_at: updatedAt,
+  },
+  filters: {
+    id: { kind: "id", column: "id" },
+    user_id: { kind: "id", column: "user_id" },
+    public: { kind: "boolean", column: "public" },
+    tag: { kind: "tag", column: "tag_ids" },
+    type: { kind: "enum", column: "type", entry: "model", field: "type" },
+    status: { kind: "enum", column: "status", entry: "model", field: "status" },
+    base_model: { kind: "enum", column: "base_model", entry: "model", field: "base_model" },
+    dataset_id: {
+      kind: "id",
+      column: "dataset_id",
+      visible: (context) => context.sql`select t.id from datasets t where ${ownedOrPublic(context)}`,
+    },
+    task_id: {
+      kind: "id",
+      column: "task_id",
+      visible: (context) => context.sql`select t.id from tasks t where ${ownedOrPublic(context)}`,
+    },
+    server_id: { kind: "id", column: "server_id" },
+    name: { kind: "text", column: "name" },
+  },
+  sorts: commonSorts,
+  visible: ownedOrPublic,
+  mayWrite: isOwnerOrAdmin,
+  prepare: prepareFiles((row) => [row.image as string | null]),
+  create: {
+    by: "users",
+    shape: modelShape,
+    required: [],
+    check: checkModel,
+    insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
+  },
+  patch: {
+    shape: (catalogue) =>
+      Object.fromEntries(Object.entries(modelShape(catalogue)).filter(([field]) => patchable.includes(field))),
+    async check(context, input, faults) {
+      if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
+    },
+    async change(context, { tags: names, ...columns }) {
+      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
+    },
+  },
+  remove: {},
+});

@@ -1,0 +1,132 @@
+/** GPU servers: everyone sees what there is, admins run them. Passwords and keys go in and never come out. */
+import { z } from "zod";
+import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { Problem } from "../problems.ts";
+import { type Context, defineResource, type Input } from "../rest/define.ts";
+import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
+
+const host = z
+  .string()
+  .trim()
+  .min(1)
+  .max(253)
+  .regex(/^[A-Za-z0-9._:-]+$/, "must be an address or a host name");
+const secret = z.string().max(10_000).nullable();
+
+const shape = (catalogue: Catalogue) => ({
+  name,
+  type: toSchema(catalogue.get("server", "type")),
+  engine: toSchema(catalogue.get("server", "engine")).nullable(),
+  ip: host,
+  port: toSchema(catalogue.get("server", "port")),
+  tls: z.boolean(),
+  tls_ca: z.string().max(100_000).nullable(),
+  slots: toSchema(catalogue.get("server", "slots")),
+  username: z.string().max(200),
+  password: secret,
+  private_key: secret,
+  host_key: z.null(),
+  checkpoints: z.partialRecord(z.enum(["SD1.5", "SD2"]), z.string().min(1).max(500)),
+});
+
+/** Seals what is secret; an empty or null one is taken away. */
+function toColumns({ sql, secrets }: Context, { password, private_key, checkpoints, ...columns }: Input): Input {
+  const sealed = (value: unknown) => (value ? secrets.seal(value as string) : null);
+  return {
+    ...columns,
+    ...(password === undefined ? {} : { password_sealed: sealed(password) }),
+    ...(private_key === undefined ? {} : { private_key_sealed: sealed(private_key) }),
+    ...(checkpoints === undefined ? {} : { checkpoints: sql.json(checkpoints as never) }),
+  };
+}
+
+/** Looks at one server soon: what it is and what it can do is learned by asking it. */
+async function probeSoon({ sql }: Context, serverId: unknown): Promise<void> {
+  await sql`
+    select graphile_worker.add_job(
+      'probe-servers', json_build_object('server_id', ${serverId as number}::int), job_key := ${`probe-${serverId}`}
+    )
+  `;
+}
+
+const admins = { see: "admin" } as const;
+
+export const servers = defineResource({
+  name: "servers",
+  singular: "server",
+  id: "integer",
+  owner: "null::int",
+  fields: {
+    id,
+    name: { schema: z.string() },
+    type: { schema: z.enum(["train", "infer"]) },
+    status: { schema: z.enum(["error", "initial", "idle", "ready", "working", "closing"]) },
+    models: {
+      schema: z.array(z.object({ type: z.string(), name: z.string() })),
+      live: true,
+      select: ({ sql }) => sql`null`,
+      shape: (_value, row) => row.live_models ?? [],
+    },
+    engine: { ...admins, schema: z.enum(["comfyui", "a1111", "kohya"]).nullable() },
+    ip: { ...admins, schema: z.string() },
+    port: { ...admins, schema: z.int() },
+    tls: { ...admins, schema: z.boolean() },
+    tls_ca: { ...admins, schema: z.string().nullable() },
+    slots: { ...admins, schema: z.int() },
+    username: { ...admins, schema: z.string() },
+    host_key: { ...admins, schema: z.string().nullable() },
+    checkpoints: { ...admins, schema: z.record(z.string(), z.string()) },
+    queue: { ...admins, schema: z.object({ running: z.int(), waiting: z.int() }).nullable(), live: true },
+    error: { ...admins, schema: z.string().nullable() },
+    last_seen_at: { ...admins, schema: z.iso.datetime().nullable() },
+    created_at: { ...createdAt, ...admins },
+    updated_at: { ...updatedAt, ...admins },
+  },
+  filters: {
+    id: { kind: "id", column: "id" },
+    name: { kind: "text", column: "name" },
+    type: { kind: "enum", column: "type", entry: "server", field: "type" },
+    status: { kind: "enum", column: "status", entry: "server", field: "status" },
+  },
+  sorts: { name: commonSorts.name as never },
+  visible: ({ sql }) => sql`true`,
+  mayWrite: (viewer) => viewer.admin,
+  async prepare({ listModels }, rows) {
+    await Promise.all(
+      rows.map(async (row) => {
+        row.live_models = await listModels(row.id as number);
+      }),
+    );
+  },
+  create: {
+    by: "admins",
+    shape,
+    required: ["name", "type", "ip", "port"],
+    async insert(context, input) {
+      const { sql } = context;
+      const columns = toColumns(context, input);
+      const [row] = await sql<{ id: number }[]>`insert into servers ${sql(columns)} returning id`;
+      await probeSoon(context, row?.id);
+      return { id: row?.id as number };
+    },
+  },
+  patch: {
+    shape: (catalogue) => ({ ...shape(catalogue), status: z.enum(["closing", "ready"]) }),
+    async change(context, { status, ...input }, row) {
+      const columns = toColumns(context, input);
+      const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
+      const isReprobed = status === "ready" || address.some((field) => field in input);
+      if (status === "closing") columns.status = "closing";
+      // What was closing stays so until told to be ready; then, as after a new address, asking it decides.
+      else if (isReprobed && (status === "ready" || row.status !== "closing")) columns.status = "initial";
+      if (isReprobed) await probeSoon(context, row.id);
+      return columns;
+    },
+  },
+  remove: {
+    async before({ sql }, row) {
+      const [lease] = await sql`select from leases where server_id = ${row.id} limit 1`;
+      if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
+    },
+  },
+});

@@ -1,0 +1,218 @@
+/** Tasks: what a user asked the GPU servers for, from acceptance to outcome. */
+import { z } from "zod";
+import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Fault, Problem } from "../problems.ts";
+import { type Context, defineResource, type Input, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import { commonSorts, createdAt, errorField, id, name, nullableReference, reference, updatedAt } from "./common.ts";
+import {
+  addImages,
+  addModel,
+  addTraining,
+  checkImage,
+  checkModel,
+  dispatchSoon,
+  imageFields,
+  imageShape,
+  modelFields,
+  modelShape,
+  prepareSoon,
+} from "./work.ts";
+
+const unfinished = ["initial", "ready", "waiting", "running"];
+
+/** `type` decides which other fields there are; the model's own type is `model_type` here. */
+const createShape = (catalogue: Catalogue): Record<string, z.ZodType> => {
+  const model = modelShape(catalogue);
+  return {
+    ...model,
+    ...imageShape(catalogue),
+    type: toSchema(catalogue.get("task", "type")),
+    model_type: model.type as z.ZodType,
+    count: toSchema(catalogue.get("task", "count")),
+    priority: toSchema(catalogue.get("task", "priority")),
+  };
+};
+
+const onlyTraining = [...modelFields.filter((field) => !["type", "base_model"].includes(field)), "model_type"];
+const onlyInference = [...imageFields, "count"];
+
+async function check(context: Context, input: Input, faults: Fault[]): Promise<void> {
+  const { type } = input;
+  if (type === undefined) return;
+  const foreign = type === "train" ? onlyInference : onlyTraining;
+  for (const field of foreign.filter((field) => field in input)) {
+    faults.push({ pointer: `/${field}`, detail: `does not go with type ${type}` });
+  }
+  if (type === "infer") {
+    const isPromptFaulty = faults.some((f) => "pointer" in f && f.pointer === "/prompt");
+    if (input.prompt === undefined && !isPromptFaulty) faults.push({ pointer: "/prompt", detail: "is required" });
+    await checkImage(context, input, faults);
+  } else if (input.model_id === undefined) {
+    await checkModel(context, input, faults);
+  } else {
+    const extra = Object.keys(input).filter((field) => !["type", "model_id", "name", "priority"].includes(field));
+    for (const field of extra) faults.push({ pointer: `/${field}`, detail: "cannot be changed by training again" });
+    await checkTrainable(context, input.model_id as number, faults);
+  }
+}
+
+/** Training again is a write to the model: its owner's or an admin's. */
+async function checkTrainable(context: Context, modelId: number, faults: Fault[]): Promise<void> {
+  const [model] = await context.sql<{ user_id: number; dataset_id: number | null }[]>`
+    select user_id, dataset_id from models t where id = ${modelId} and ${ownedOrPublic(context)} for update
+  `;
+  if (!model) faults.push({ pointer: "/model_id", detail: `there is no model ${modelId}` });
+  else if (!context.viewer.admin && model.user_id !== context.viewer.id) {
+    throw new Problem("forbidden", { detail: "Only its owner may train a model again" });
+  } else if (model.dataset_id === null) {
+    faults.push({ pointer: "/model_id", detail: "the model has no data set to be trained on" });
+  }
+}
+
+async function insert(context: Context, given: Input): Promise<{ id: number }> {
+  const { type, count, priority, model_type, ...input } = given;
+  let taskId: number;
+  if (type === "infer") {
+    const options = { count: (count as number | undefined) ?? 1, taskName: input.name as string | undefined };
+    taskId = (await addImages(context, input, options)).taskId;
+  } else if (input.model_id !== undefined) {
+    taskId = await addTraining(context, input.model_id as number);
+  } else {
+    const added = await addModel(context, { ...input, ...(model_type === undefined ? {} : { type: model_type }) });
+    if (added.taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
+    taskId = added.taskId;
+  }
+  const columns = { ...(priority === undefined ? {} : { priority }), ...(input.name && type === "train" ? { name: input.name } : {}) };
+  if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
+  return { id: taskId };
+}
+
+/** Cancels or tries again, by the status asked for. */
+async function changeStatus({ sql }: Context, wanted: string, row: Input): Promise<Input> {
+  const status = row.status as string;
+  if (wanted === "canceled") {
+    if (status === "canceled") return {};
+    if (!unfinished.includes(status)) throw new Problem("conflict", { detail: `The task has ended with ${status}` });
+    return { status: "canceled", finished_at: sql`now()` };
+  }
+  if (unfinished.includes(status)) return {};
+  if (status === "success") {
+    throw new Problem("task-not-retryable", { detail: "The task has succeeded; only errors and canceled ones go again" });
+  }
+  if (row.type === "train") {
+    const [model] = await sql`update models set task_id = ${row.id as number} where id = ${row.model_id as number} returning id`;
+    if (!model) throw new Problem("task-not-retryable", { detail: "The task's model is gone" });
+  } else {
+    const [image] = await sql`select from images where task_id = ${row.id as number} limit 1`;
+    if (!image) throw new Problem("task-not-retryable", { detail: "The task's images are gone" });
+  }
+  const again = { progress: 0, error: null, finished_at: null, stage: null };
+  // What was prepared once lies in our own storage: it goes straight back into the queue.
+  if (row.waiting_at !== null) {
+    await dispatchSoon(sql);
+    return { ...again, status: "waiting", waiting_at: sql`now()` };
+  }
+  await prepareSoon(sql, row.id as number);
+  return { ...again, status: "initial" };
+}
+
+export const tasks = defineResource({
+  name: "tasks",
+  singular: "task",
+  id: "integer",
+  owner: "t.user_id",
+  fields: {
+    id,
+    name: { schema: z.string() },
+    type: { schema: z.enum(["train", "infer"]) },
+    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error", "canceled"]) },
+    progress: { schema: z.int().min(0).max(100) },
+    stage: { schema: z.enum(["loading", "steps", "saving"]).nullable() },
+    public: { schema: z.boolean() },
+    priority: { schema: z.int() },
+    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    params: { schema: z.record(z.string(), z.unknown()).nullable(), see: "owner", elseNull: true },
+    error: errorField,
+    metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
+    attempts: { schema: z.int() },
+    queue_position: {
+      schema: z.int().nullable(),
+      live: true,
+      select: ({ sql }) => sql`
+        case when t.status = 'waiting' then (
+          select 1 + count(*)::int
+          from tasks a
+          where a.status = 'waiting'
+            and a.type = t.type
+            and (a.priority > t.priority or (a.priority = t.priority and a.id < t.id))
+        ) end
+      `,
+    },
+    user_id: { schema: reference },
+    model_id: { schema: nullableReference, select: visibleReference("model_id", "models") },
+    image_ids: {
+      schema: z.array(reference),
+      select: ({ sql, viewer }) => sql`
+        array(
+          select i.id from images i
+          where i.task_id = t.id
+            and (i.public or i.user_id is not distinct from ${viewer.id} or ${viewer.admin})
+          order by i.id
+        )
+      `,
+    },
+    server_id: { schema: nullableReference },
+    waiting_at: { schema: z.iso.datetime().nullable() },
+    started_at: { schema: z.iso.datetime().nullable() },
+    finished_at: { schema: z.iso.datetime().nullable() },
+    created_at: createdAt,
+    updated_at: updatedAt,
+  },
+  filters: {
+    id: { kind: "id", column: "id" },
+    user_id: { kind: "id", column: "user_id" },
+    public: { kind: "boolean", column: "public" },
+    type: { kind: "enum", column: "type", entry: "task", field: "type" },
+    status: { kind: "enum", column: "status", entry: "task", field: "status" },
+    base_model: { kind: "enum", column: "base_model", entry: "task", field: "base_model" },
+    model_id: {
+      kind: "id",
+      column: "model_id",
+      visible: (context) => context.sql`select t.id from models t where ${ownedOrPublic(context)}`,
+    },
+    server_id: { kind: "id", column: "server_id" },
+    name: { kind: "text", column: "name" },
+  },
+  sorts: commonSorts,
+  visible: ownedOrPublic,
+  mayWrite: isOwnerOrAdmin,
+  create: {
+    by: "users",
+    shape: createShape,
+    required: ["type"],
+    adminFields: ["priority"],
+    check,
+    insert,
+  },
+  patch: {
+    shape: (catalogue) => ({
+      name,
+      priority: toSchema(catalogue.get("task", "priority")),
+      status: z.enum(["canceled", "waiting"]),
+    }),
+    adminFields: ["priority"],
+    async change(context, { status, ...columns }, row) {
+      return status === undefined ? columns : { ...columns, ...(await changeStatus(context, status as string, row)) };
+    },
+  },
+  remove: {
+    // Unfinished outputs go with the task: the cancel reaches its images first, finished ones stay.
+    async before({ sql }, row) {
+      await sql`
+        update tasks set status = 'canceled', finished_at = now()
+        where id = ${row.id} and status in ('initial', 'ready', 'waiting', 'running')
+      `;
+      await sql`delete from images where task_id = ${row.id} and status <> 'success'`;
+    },
+  },
+});

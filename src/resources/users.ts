@@ -1,0 +1,68 @@
+/** People. Their names are public, the rest is theirs and the admins'. */
+import { z } from "zod";
+import { hashPassword } from "../auth/password.ts";
+import { guest } from "../auth/viewer.ts";
+import { Problem } from "../problems.ts";
+import { type Context, defineResource, type Input, isOwnerOrAdmin } from "../rest/define.ts";
+import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
+
+export const email = z.string().trim().max(254).pipe(z.email());
+export const password = z.string().min(8).max(128);
+
+/** Hashing is slow: it happens before the transaction. */
+export async function hashInput(_context: Context, input: Input): Promise<void> {
+  if (typeof input.password === "string") {
+    input.password_hash = await hashPassword(input.password);
+    delete input.password;
+  }
+}
+
+export const users = defineResource({
+  name: "users",
+  singular: "user",
+  id: "integer",
+  owner: "t.id",
+  fields: {
+    id,
+    name: { schema: name },
+    email: { schema: z.email(), see: "owner" },
+    admin: { schema: z.boolean(), see: "owner" },
+    disabled: { schema: z.boolean(), see: "owner" },
+    created_at: createdAt,
+    updated_at: { ...updatedAt, see: "owner" },
+  },
+  filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
+  sorts: { createdAt: commonSorts.createdAt as never, name: commonSorts.name as never },
+  visible: ({ sql }) => sql`true`,
+  mayWrite: isOwnerOrAdmin,
+  create: {
+    by: "guests",
+    shape: () => ({ email, password, name, admin: z.boolean(), disabled: z.boolean() }),
+    required: ["email", "password"],
+    adminFields: ["admin", "disabled"],
+    async before(context, input) {
+      if (!context.isSignupOpen && !context.viewer.admin) {
+        throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
+      }
+      await hashInput(context, input);
+    },
+    async insert({ sql, viewer }, input) {
+      const address = input.email as string;
+      const row = { name: address.split("@")[0]?.slice(0, 120), admin: false, disabled: false, ...input };
+      const [user] = await sql<{ id: number }[]>`insert into users ${sql(row as Input)} returning id`;
+      const created = user?.id as number;
+      return { id: created, viewer: viewer.admin ? viewer : { ...guest, id: created } };
+    },
+  },
+  patch: {
+    shape: () => ({ name, email, password, admin: z.boolean(), disabled: z.boolean() }),
+    adminFields: ["email", "password", "admin", "disabled"],
+    before: hashInput,
+    async change({ sql, viewer }, input, row) {
+      // An admin who sets the own password stays logged in.
+      if (viewer.id === row.id) await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
+      return input;
+    },
+  },
+  remove: {},
+});

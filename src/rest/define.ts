@@ -1,0 +1,139 @@
+/** What a resource is: data that the generic handlers, the socket and the OpenAPI document consume. */
+import type { Fragment, Sql } from "postgres";
+import type { z } from "zod";
+import type { Secrets } from "../auth/secrets.ts";
+import type { Viewer } from "../auth/viewer.ts";
+import type { EntryName } from "../params/builtin.ts";
+import type { Catalogue } from "../params/catalogue.ts";
+import type { Fault } from "../problems.ts";
+import type { Links } from "./links.ts";
+
+/** What rules and hooks get. Inside a write, `sql` is the transaction. */
+export interface Context {
+  sql: Sql;
+  viewer: Viewer;
+  catalogue: Catalogue;
+  links: Links;
+  secrets: Secrets;
+  /** Who the request comes from; empty strings for a socket's own reads. */
+  client: { ip: string; userAgent: string; origin: string };
+  isSignupOpen: boolean;
+  /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
+  listModels: (serverId: number) => Promise<{ type: string; name: string }[]>;
+}
+
+/** A row as it comes from the database: the selected fields beside what the rules need. */
+export type Row = Record<string, unknown> & {
+  id: number | string;
+  version: number;
+  revision: number;
+  /** Whose it is, whatever column says so; null where nobody owns it. */
+  owner_id: number | null;
+};
+
+export interface Field {
+  /** What is answered: for the OpenAPI document and the client's types. */
+  schema: z.ZodType;
+  /** Who sees it. `owner` means the owner and admins; the others get the object without it. */
+  see?: "everyone" | "owner" | "admin";
+  /** With `see`: others get null instead of an object without the field. */
+  elseNull?: boolean;
+  /** SQL for the value, over the alias `t`; the column of the same name when left out. */
+  select?: (context: Context) => Fragment;
+  /** Shapes the value that was selected; the row may hold what `prepare` added. */
+  shape?: (value: unknown, row: Row, context: Context) => unknown;
+  /** Changes without a new version: kept out of ETags. */
+  live?: boolean;
+}
+
+export type Filter =
+  | { kind: "id"; column: string; see?: "owner" | "admin"; visible?: (context: Context) => Fragment }
+  | { kind: "text"; column: string; see?: "owner" | "admin" }
+  | { kind: "boolean"; column: string; see?: "owner" | "admin" }
+  | { kind: "enum"; column: string; entry: EntryName; field: string; see?: "owner" | "admin" }
+  | { kind: "tag"; column: string; see?: "owner" | "admin" };
+
+export interface Sort {
+  /** Over the alias `t`; written here, never a caller's text. */
+  by: string;
+  direction: "asc" | "desc";
+}
+
+export type Input = Record<string, unknown>;
+
+/** Validators of what callers may write, made from the catalogue in force. */
+export type Shape = (catalogue: Catalogue) => Record<string, z.ZodType>;
+
+/**
+ * Checks that need the database, most of all references. Runs on whatever fields were valid by themselves, so that all
+ * faults of a body are named at once, and may replace values by what the hooks want (a URL by its canonical form).
+ */
+export type Check = (context: Context, input: Input, faults: Fault[]) => Promise<void>;
+
+export interface Resource {
+  /** Table, path segment and socket topic. */
+  name: string;
+  /** For sentences: "a dataset". */
+  singular: string;
+  id: "integer" | "text";
+  fields: Record<string, Field>;
+  filters: Record<string, Filter>;
+  sorts: Record<string, Sort>;
+  /** SQL for whose a row is, over `t`. */
+  owner: string;
+  /** Only these viewers may list and read at all; others get 401 (guests) or 403. */
+  readers?: "everyone" | "users";
+  /** Which rows the viewer may see, over the alias `t`: the same text serves list, total, detail, write and socket. */
+  visible: (context: Context) => Fragment;
+  mayWrite: (viewer: Viewer, row: Row) => boolean;
+  /** Loads what the shapes need for a whole page at once. */
+  prepare?: (context: Context, rows: Row[]) => Promise<void>;
+  create?: {
+    by: "guests" | "users" | "admins";
+    shape: Shape;
+    required: string[];
+    adminFields?: string[];
+    check?: Check;
+    /** Slow work outside the transaction: hashing. */
+    before?: (context: Context, input: Input) => Promise<void>;
+    /** `extra` is answered beside the object's fields, once. */
+    insert: (context: Context, input: Input) => Promise<{ id: number | string; extra?: Input; viewer?: Viewer }>;
+  };
+  patch?: {
+    shape: Shape;
+    adminFields?: string[];
+    check?: (context: Context, input: Input, faults: Fault[], row: Row) => Promise<void>;
+    before?: (context: Context, input: Input) => Promise<void>;
+    /** The columns to set, or an empty object when the hook has done all. */
+    change: (context: Context, input: Input, row: Row) => Promise<Record<string, unknown>>;
+  };
+  remove?: {
+    before?: (context: Context, row: Row) => Promise<void>;
+  };
+}
+
+export function defineResource(resource: Resource): Resource {
+  return resource;
+}
+
+/** The rule for everything that has an owner: public rows for all, private ones for their owner and admins. */
+export function ownedOrPublic({ sql, viewer }: Pick<Context, "sql" | "viewer">): Fragment {
+  if (viewer.admin) return sql`true`;
+  if (viewer.id === null) return sql`t.public`;
+  return sql`(t.public or t.user_id = ${viewer.id})`;
+}
+
+export function isOwnerOrAdmin(viewer: Viewer, row: Pick<Row, "owner_id">): boolean {
+  return viewer.admin || (viewer.id !== null && row.owner_id === viewer.id);
+}
+
+/** A column that refers to a row of `table`, null to those who may not see that row. Both use the owner's rule. */
+export function visibleReference(column: string, table: string) {
+  return (context: Context): Fragment => {
+    const { sql, viewer } = context;
+    if (viewer.admin) return sql`t.${sql(column)}`;
+    return sql`(select r.id from ${sql(table)} r where r.id = t.${sql(column)} and ${
+      viewer.id === null ? sql`r.public` : sql`(r.public or r.user_id = ${viewer.id})`
+    })`;
+  };
+}

@@ -1,0 +1,56 @@
+/** URLs of our own: how stored files are shown, signed and recognised. */
+import type { Secrets } from "../auth/secrets.ts";
+
+/** A private file's URL works for ten to eleven minutes: the start is rounded so that a view asked twice is the same. */
+const signedSeconds = 600;
+const roundedSeconds = 60;
+
+export interface Links {
+  publicUrl: string;
+  /** Absolute URL of a stored file; signed for those who see it only through an object. */
+  file(key: string, options: { isSigned: boolean }): string;
+  /** Whether the query of a file's URL carries a signature that still holds. */
+  isSigned(key: string, query: URLSearchParams): boolean;
+  /**
+   * The canonical form of a URL that a caller wrote: a path (`/api/files/{key}`, `/api/images/{id}`) for our own,
+   * recognised by path under any of our origins and whatever signature it bears; absolute for others; null when it is
+   * no http(s) URL.
+   */
+  canonical(url: string, requestOrigin: string): { own: string } | { remote: string } | null;
+}
+
+export function createLinks(publicUrl: string, secrets: Secrets): Links {
+  const publicOrigin = new URL(publicUrl).origin;
+  const basePath = new URL(publicUrl).pathname.replace(/\/$/, "");
+  return {
+    publicUrl,
+    file(key, { isSigned }) {
+      const url = `${publicUrl}/api/files/${key}`;
+      if (!isSigned) return url;
+      const now = Math.floor(Date.now() / 1000);
+      const expires = (Math.floor(now / roundedSeconds) + 1) * roundedSeconds + signedSeconds;
+      return `${url}?expires=${expires}&signature=${secrets.sign(`file ${key} ${expires}`)}`;
+    },
+    isSigned(key, query) {
+      const expires = query.get("expires") ?? "";
+      if (!/^\d{1,12}$/.test(expires) || Number(expires) * 1000 < Date.now()) return false;
+      return secrets.verify(`file ${key} ${expires}`, query.get("signature") ?? "");
+    },
+    canonical(url, requestOrigin) {
+      const isRelative = url.startsWith("/") && !url.startsWith("//");
+      let parsed: URL;
+      try {
+        parsed = new URL(url, isRelative ? publicUrl : undefined);
+      } catch {
+        return null;
+      }
+      if (parsed.protocol !== "http:" && parsed.protocol !== "https:") return null;
+      const isOwn = isRelative || parsed.origin === publicOrigin || parsed.origin === requestOrigin;
+      if (!isOwn) return parsed.username || parsed.password ? null : { remote: parsed.href };
+      const path = parsed.pathname.startsWith(`${basePath}/api/`)
+        ? parsed.pathname.slice(basePath.length)
+        : parsed.pathname;
+      return { own: path };
+    },
+  };
+}

@@ -1,0 +1,166 @@
+/** The list rules: how a query string becomes conditions, an order and a page. */
+import type { Fragment } from "postgres";
+import type { Catalogue } from "../params/catalogue.ts";
+import { type Fault, Problem } from "../problems.ts";
+import type { Context, Filter, Resource } from "./define.ts";
+
+export interface ListQuery {
+  page: number;
+  pageSize: number;
+  /** A name of the resource's sorts; null is the plain order, by id. */
+  sort: string | null;
+  order: "asc" | "desc" | null;
+  /** A condition is an intersection (outer) of unions (inner). */
+  conditions: { filter: Filter; sets: (string | number | boolean)[][] }[];
+}
+
+const controls = ["page", "pageSize", "sort", "order"];
+const maxValues = 200;
+const maxInt = 2_147_483_647;
+
+/** The filters and sorts of a resource that this viewer may use. */
+function usableFilters(resource: Resource, context: Context): [string, Filter][] {
+  return Object.entries(resource.filters).filter(([, f]) => f.see !== "admin" || context.viewer.admin);
+}
+
+/** @throws Problem "invalid-query" naming every fault at once */
+export function parseListQuery(resource: Resource, query: URLSearchParams, context: Context): ListQuery {
+  const errors: Fault[] = [];
+  const fail = (parameter: string, detail: string) => errors.push({ parameter, detail });
+  const filters = new Map(usableFilters(resource, context));
+  const one = (name: string): string | null => {
+    const values = query.getAll(name);
+    if (values.length > 1) fail(name, "may be given only once");
+    if (values[0] === "") fail(name, "is empty");
+    return values[0] ?? null;
+  };
+  const count = (name: string, fallback: number, maximum: number): number => {
+    const text = one(name);
+    if (!text) return fallback;
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+    if (value < 1 || value > maximum) fail(name, `must be a whole number from 1 to ${maximum}`);
+    return value;
+  };
+
+  const page = count("page", 1, 1_000_000_000);
+  const pageSize = count("pageSize", 20, 200);
+  const sort = one("sort");
+  if (sort && !(sort in resource.sorts)) {
+    fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
+  }
+  const order = one("order");
+  if (order && order !== "asc" && order !== "desc") fail("order", "must be asc or desc");
+
+  const conditions: ListQuery["conditions"] = [];
+  for (const name of new Set(query.keys())) {
+    if (controls.includes(name)) continue;
+    const filter = filters.get(name);
+    if (!filter) {
+      const known = [...filters.keys(), ...controls];
+      const near = nearest(name, known);
+      fail(name, `is unknown${near ? `; did you mean ${near}?` : ""}; there are: ${known.join(", ")}`);
+      continue;
+    }
+    const sets = query.getAll(name).map((text) =>
+      text.split(",").map((part) => {
+        if (part.trim() === "") fail(name, "has an empty value");
+        if (part.includes("\0")) fail(name, "holds a NUL character");
+        return readValue(filter, part.trim(), context.catalogue, (detail) => fail(name, detail));
+      }),
+    );
+    if (sets.flat().length > maxValues) fail(name, `has over ${maxValues} values`);
+    conditions.push({ filter, sets });
+  }
+  if (errors.length > 0) throw new Problem("invalid-query", { detail: "The query has faults", errors });
+  return { page, pageSize, sort, order: order as ListQuery["order"], conditions };
+}
+
+function readValue(
+  filter: Filter,
+  text: string,
+  catalogue: Catalogue,
+  fail: (detail: string) => void,
+): string | number | boolean {
+  switch (filter.kind) {
+    case "id":
+      if (!/^\d+$/.test(text)) fail(`must be a whole number, not ${JSON.stringify(text)}`);
+      // Beyond the column's range no row can match; 0 says so, since ids start at 1.
+      return Number(text) > maxInt ? 0 : Number(text);
+    case "boolean":
+      if (text !== "true" && text !== "false") fail("must be true or false");
+      return text === "true";
+    case "enum": {
+      const choices = catalogue.get(filter.entry, filter.field).enum ?? [];
+      const found = choices.find((c) => c.value === text || c.label.zh === text);
+      if (!found) fail(`must be one of: ${choices.map((c) => c.value).join(", ")}`);
+      return found?.value ?? text;
+    }
+    case "tag":
+      return text.normalize("NFKC");
+    case "text":
+      return text;
+  }
+}
+
+/** The conditions as SQL over the alias `t`, the visibility rule included. */
+export function toWhere(resource: Resource, { conditions }: ListQuery, context: Context): Fragment {
+  const { sql } = context;
+  return conditions
+    .flatMap(({ filter, sets }) => toCondition(filter, sets, context))
+    .reduce((all, condition) => sql`${all} and ${condition}`, resource.visible(context));
+}
+
+function toCondition(filter: Filter, sets: (string | number | boolean)[][], context: Context): Fragment[] {
+  const { sql } = context;
+  if (filter.kind === "tag") {
+    return sets.map(
+      (names) => sql`t.${sql(filter.column)} && array(
+        select g.id from tags g where lower(g.name) in (select lower(n) from unnest(${names as string[]}::text[]) n)
+      )`,
+    );
+  }
+  // One value a row: repeated parameters intersect the sets before the database sees them.
+  const values = sets.reduce((common, set) => common.filter((value) => set.includes(value)));
+  const column = sql`t.${sql(filter.column)}`;
+  if (filter.kind === "boolean") {
+    const wanted = [...new Set(values)] as boolean[];
+    return [wanted.length === 2 ? sql`true` : wanted.length === 1 ? sql`${column} = ${wanted[0] === true}` : sql`false`];
+  }
+  const wanted = filter.kind === "id" ? sql`${values as number[]}::int[]` : sql`${values as string[]}::text[]`;
+  // A reference to something this viewer may not see reads as null, so nothing may be found by it either.
+  if (filter.kind === "id" && filter.visible) {
+    return [sql`${column} in (${filter.visible(context)} and t.id = any (${wanted}))`];
+  }
+  return values.length === 1 && values[0] !== undefined
+    ? [sql`${column} = ${values[0] as string | number}`]
+    : [sql`${column} = any (${wanted})`];
+}
+
+/** The order as SQL: total, since the id breaks ties in the sort's own direction. */
+export function toOrder(resource: Resource, { sort, order }: Pick<ListQuery, "sort" | "order">, context: Context) {
+  const { sql } = context;
+  const chosen = sort ? resource.sorts[sort] : undefined;
+  const direction = order ?? chosen?.direction ?? "asc";
+  return sql.unsafe(chosen ? `t.${chosen.by} ${direction}, t.id ${direction}` : `t.id ${direction}`);
+}
+
+/** The known name that is at most two edits away. */
+function nearest(name: string, known: string[]): string | null {
+  const distances = known.map((candidate) => ({ candidate, edits: editDistance(name.toLowerCase(), candidate.toLowerCase()) }));
+  const best = distances.sort((a, b) => a.edits - b.edits)[0];
+  return best && best.edits <= 2 ? best.candidate : null;
+}
+
+/** Levenshtein's distance. */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i += 1) {
+    const current = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const substituted = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      current.push(Math.min(substituted, (previous[j] ?? 0) + 1, (current[j - 1] ?? 0) + 1));
+    }
+    previous = current;
+  }
+  return previous[b.length] ?? 0;
+}

@@ -1,0 +1,136 @@
+/** The generic reads: a page, one object, and the view that no row leaves without. */
+import type { Fragment } from "postgres";
+import { Problem } from "../problems.ts";
+import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
+import { parseListQuery, toOrder, toWhere } from "./listview.ts";
+
+export interface ListView {
+  page: number;
+  page_size: number;
+  total: number;
+  next: boolean;
+  list: Record<string, unknown>[];
+}
+
+/** @throws Problem "token-required" or "forbidden" when this viewer may not read the resource at all */
+export function checkReader(resource: Resource, context: Context): void {
+  if (resource.readers === "users" && context.viewer.id === null) throw new Problem("token-required");
+}
+
+/** `select` list over the alias `t`: the fields, and what the rules need. */
+export function selectFields(resource: Resource, context: Context): Fragment {
+  const { sql } = context;
+  const fields = Object.entries(resource.fields).map(([name, field]) =>
+    field.select ? sql`${field.select(context)} as ${sql(name)}` : sql`t.${sql(name)}`,
+  );
+  const rules = sql`t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id`;
+  return fields.reduce((all, field) => sql`${all}, ${field}`, rules);
+}
+
+/** @throws Problem "invalid-query" */
+export async function list(resource: Resource, query: URLSearchParams, context: Context): Promise<ListView> {
+  checkReader(resource, context);
+  const { sql } = context;
+  const parsed = parseListQuery(resource, query, context);
+  const offset = (parsed.page - 1) * parsed.pageSize;
+  const where = () => toWhere(resource, parsed, context);
+  const [rows, [counted]] = await Promise.all([
+    sql<Row[]>`
+      select ${selectFields(resource, context)}
+      from ${sql(resource.name)} t
+      where ${where()}
+      order by ${toOrder(resource, parsed, context)}
+      limit ${parsed.pageSize}
+      offset ${offset}
+    `,
+    sql<{ total: number }[]>`select count(*) as total from ${sql(resource.name)} t where ${where()}`,
+  ]);
+  const total = Number(counted?.total ?? 0);
+  return {
+    page: parsed.page,
+    page_size: parsed.pageSize,
+    total,
+    next: offset + parsed.pageSize < total,
+    list: await view(resource, rows, context),
+  };
+}
+
+/** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
+export function parseId(resource: Resource, text: string): number | string {
+  if (resource.id === "text") return text;
+  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > 2_147_483_647) throw notFound(resource, text);
+  return Number(text);
+}
+
+/** The same words for what does not exist and what this viewer may not see. */
+export function notFound(resource: Resource, id: number | string): Problem {
+  return new Problem("not-found", { detail: `There is no ${resource.singular} ${id}` });
+}
+
+/** The row of an object that the viewer may see, or null. `lock` keeps others from writing it. */
+export async function findRow(
+  resource: Resource,
+  id: number | string,
+  context: Context,
+  lock = false,
+): Promise<Row | null> {
+  const { sql } = context;
+  const [row] = await sql<Row[]>`
+    select ${selectFields(resource, context)}
+    from ${sql(resource.name)} t
+    where t.id = ${id}
+      and ${resource.visible(context)}
+    ${lock ? sql`for update of t` : sql``}
+  `;
+  return row ?? null;
+}
+
+/** @throws Problem "not-found" */
+export async function getRow(resource: Resource, id: number | string, context: Context, lock = false): Promise<Row> {
+  const row = await findRow(resource, id, context, lock);
+  if (!row) throw notFound(resource, id);
+  return row;
+}
+
+/** Shapes rows for this viewer. */
+export async function view(resource: Resource, rows: Row[], context: Context): Promise<Record<string, unknown>[]> {
+  if (resource.prepare && rows.length > 0) await resource.prepare(context, rows);
+  return rows.map((row) => {
+    const shown: Record<string, unknown> = {};
+    const mine = isOwnerOrAdmin(context.viewer, row);
+    for (const [name, field] of Object.entries(resource.fields)) {
+      const sees =
+        field.see === undefined || field.see === "everyone" || (field.see === "owner" ? mine : context.viewer.admin);
+      if (sees) shown[name] = plain(field.shape ? field.shape(row[name], row, context) : row[name]);
+      else if (field.elseNull) shown[name] = null;
+    }
+    return shown;
+  });
+}
+
+function plain(value: unknown): unknown {
+  return value instanceof Date ? value.toISOString() : value;
+}
+
+/** One object and its ETag. */
+export async function detail(resource: Resource, idText: string, context: Context) {
+  checkReader(resource, context);
+  const row = await getRow(resource, parseId(resource, idText), context);
+  const [object] = await view(resource, [row], context);
+  return { object: object as Record<string, unknown>, etag: etagOf(resource, row, context) };
+}
+
+/**
+ * Opaque to callers; for us the revision, the version and whose view it is: an owner's answer differs from a guest's.
+ */
+export function etagOf(resource: Resource, row: Row, { viewer }: Context): string {
+  const as = viewer.admin ? "a" : isOwnerOrAdmin(viewer, row) ? "o" : `v${viewer.id ?? ""}`;
+  return `"${resource.name}-${row.id}-${row.revision}-${row.version}-${as}"`;
+}
+
+/** Whether `If-Match` names the row's revision: progress and counters, which move only the version, do not matter. */
+export function matchesRevision(header: string, resource: Resource, row: Row): boolean {
+  if (header.trim() === "*") return true;
+  const mine = `"${resource.name}-${row.id}-${row.revision}-`;
+  return header.split(",").some((tag) => tag.trim().startsWith(mine));
+}
