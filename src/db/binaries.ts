@@ -30,10 +30,10 @@ export const sharedPlaces = ["/var/lib/atelier", "/var/tmp/atelier"];
  *
  * @throws DatabaseError in one line that names the path
  */
-export function findBinaries(user: RunAs): Binaries {
+export async function findBinaries(user: RunAs): Promise<Binaries> {
   const { native, version } = findInstalled();
   const installed = binariesIn(native);
-  const refusal = tryOut(user, installed);
+  const refusal = await tryOut(user, installed);
   if (!refusal) return installed;
   if (!user) throw new DatabaseError(`PostgreSQL does not run here: ${installed.postgres}: ${refusal}`);
   for (const place of sharedPlaces) {
@@ -44,7 +44,7 @@ export function findBinaries(user: RunAs): Binaries {
     } catch {
       continue; // read-only, full, or something planted there: the next place may do
     }
-    if (isRootsOwn(copy) && !tryOut(user, binariesIn(copy))) return binariesIn(copy);
+    if (isRootsOwn(copy) && !(await tryOut(user, binariesIn(copy)))) return binariesIn(copy);
   }
   throw new DatabaseError(
     `the user that runs PostgreSQL (uid ${user.uid}) cannot reach ${native}, and no copy works below ${sharedPlaces.join(" or ")}`,
@@ -90,9 +90,9 @@ function binariesIn(native: string): Binaries {
 }
 
 /** Null when all is well, else the reason. */
-function tryOut(user: RunAs, binaries: Binaries): string | null {
+async function tryOut(user: RunAs, binaries: Binaries): Promise<string | null> {
   for (const program of [binaries.postgres, binaries.initdb]) {
-    const { isOk, error } = runAs(user, program, ["--version"]);
+    const { isOk, error } = await runAs(user, program, ["--version"]);
     if (!isOk) return error;
   }
   return null;

@@ -17,11 +17,16 @@ const majorVersion = "18";
  *
  * @returns the superuser's password, kept beside the data
  */
-export function ensureCluster(place: string, user: RunAs, binaries: Binaries, isThrowaway: boolean): string {
+export async function ensureCluster(
+  place: string,
+  user: RunAs,
+  binaries: Binaries,
+  isThrowaway: boolean,
+): Promise<string> {
   const data = join(place, "data");
   const password = join(place, "password");
   for (const name of readdirSync(place)) {
-    if (name.startsWith("new-")) rmSync(join(place, name), { recursive: true, force: true });
+    if (name.startsWith("new-")) removeIfPossible(join(place, name));
   }
   if (!existsSync(data)) {
     const aside = join(place, `new-${randomBytes(4).toString("hex")}`);
@@ -30,7 +35,7 @@ export function ensureCluster(place: string, user: RunAs, binaries: Binaries, is
     rmSync(password, { force: true });
     writeFileSync(password, randomBytes(24).toString("base64url"), { mode: 0o600, flag: "wx" });
     giveTo(user, password); // initdb reads it as that user
-    initialise(aside, password, user, binaries, isThrowaway);
+    await initialise(aside, password, user, binaries, isThrowaway);
     renameSync(aside, data);
   }
   const version = readFileSync(join(data, "PG_VERSION"), "utf8").trim();
@@ -42,15 +47,30 @@ export function ensureCluster(place: string, user: RunAs, binaries: Binaries, is
   return readFileSync(password, "utf8").trim();
 }
 
+/** An initdb whose parent was killed may still be writing there; what it leaves then goes at the next start. */
+function removeIfPossible(directory: string): void {
+  try {
+    rmSync(directory, { recursive: true, force: true });
+  } catch {
+    // Its name is random, so it is in nobody's way.
+  }
+}
+
 /**
  * The builtin provider sorts by code point, alike on every machine and every libc, and folds all of Unicode. The
  * classes of characters that text search uses still come from libc in PostgreSQL 18, and its C locale knows ASCII
  * only, so LC_CTYPE is a UTF-8 one, under the name it has here.
  */
-function initialise(data: string, password: string, user: RunAs, binaries: Binaries, isThrowaway: boolean): void {
+async function initialise(
+  data: string,
+  password: string,
+  user: RunAs,
+  binaries: Binaries,
+  isThrowaway: boolean,
+): Promise<void> {
   let error = "";
   for (const ctype of ["C.UTF-8", "en_US.UTF-8", "UTF-8"]) {
-    const made = runAs(user, binaries.initdb, [
+    const made = await runAs(user, binaries.initdb, [
       ...["-D", data, "-U", superuser, `--pwfile=${password}`, "--auth=scram-sha-256", "--encoding=UTF8"],
       ...["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", `--lc-ctype=${ctype}`],
       ...["--no-instructions", ...(isThrowaway ? ["--no-sync"] : [])],

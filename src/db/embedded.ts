@@ -52,14 +52,14 @@ export async function startEmbedded(options: { directory: string; isThrowaway?: 
   if (state?.owner && state.server && isAlive(state.owner) && isAlive(state.server)) {
     throw new DatabaseError(`the database of ${directory} is in use by process ${state.owner.pid}`);
   }
-  const place = findPlace(directory, findDatabaseUser(), state?.place ?? null);
+  const place = await findPlace(directory, findDatabaseUser(), state?.place ?? null);
   const user = ownerOf(place, findDatabaseUser());
   // Written before there is a cluster elsewhere, so that a first start which is killed leaves a way back to it.
   const facts = { port: state?.port ?? 0, place, url: "", server: null, owner: null };
   writeState(directory, facts);
-  const binaries = findBinaries(user);
+  const binaries = await findBinaries(user);
   const stalePid = await endOrphan(join(place, "data"));
-  const password = ensureCluster(place, user, binaries, isThrowaway);
+  const password = await ensureCluster(place, user, binaries, isThrowaway);
 
   const throwaway = isThrowaway ? [place, directory] : [];
   const start = (port: number) => startPostmaster({ place, port, user, binaries, throwaway, stalePid });

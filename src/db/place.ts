@@ -15,7 +15,7 @@ import { giveTo, type RunAs, runAs } from "./system-user.ts";
  * @param known where it was the last time, from the state file; null at the first start, so that deleting DATA_DIR
  *   means an empty database even if the data were elsewhere
  */
-export function findPlace(dataDir: string, user: RunAs, known: string | null): string {
+export async function findPlace(dataDir: string, user: RunAs, known: string | null): Promise<string> {
   const near = join(dataDir, "postgres");
   if (known && known !== near && !existsSync(join(near, "data"))) {
     if (existsSync(join(known, "data"))) return known;
@@ -23,12 +23,12 @@ export function findPlace(dataDir: string, user: RunAs, known: string | null): s
       `the database of ${dataDir} was in ${known}, which is gone; to start with an empty one, delete ${join(dataDir, "database.json")}`,
     );
   }
-  const refusal = prepare(near, user);
+  const refusal = await prepare(near, user);
   if (!refusal) return near;
   if (existsSync(join(near, "data"))) throw new DatabaseError(`the database in ${near} cannot be used: ${refusal}`);
   for (const place of user ? sharedPlaces : []) {
     const elsewhere = join(place, randomBytes(8).toString("hex"));
-    if (ownDirectory(place) && !prepare(elsewhere, user)) return elsewhere;
+    if (ownDirectory(place) && !(await prepare(elsewhere, user))) return elsewhere;
   }
   throw new DatabaseError(
     user
@@ -44,7 +44,7 @@ export function ownerOf(place: string, user: RunAs): RunAs {
 }
 
 /** Null when `user` can keep a cluster in `place`, else why not. Tried by really writing there as that user. */
-function prepare(place: string, user: RunAs): string | null {
+async function prepare(place: string, user: RunAs): Promise<string | null> {
   const probe = join(place, "probe");
   let refusal: string | null = null;
   try {
@@ -53,7 +53,7 @@ function prepare(place: string, user: RunAs): string | null {
     rmSync(probe, { recursive: true, force: true });
     mkdirSync(probe, { mode: 0o700 });
     giveTo(user, probe);
-    const tried = runAs(user, "/bin/sh", ["-c", 'cd "$1" && : > file', "sh", probe]);
+    const tried = await runAs(user, "/bin/sh", ["-c", 'cd "$1" && : > file', "sh", probe]);
     if (!tried.isOk) refusal = tried.error;
   } catch (error) {
     refusal = (error as Error).message;

@@ -1,5 +1,5 @@
 /** As whom PostgreSQL runs. It refuses root, so root has to lend it another user. */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chownSync } from "node:fs";
 import { DatabaseError } from "./client.ts";
 
@@ -21,25 +21,22 @@ export function findDatabaseUser(): RunAs {
 }
 
 /** Runs a program to its end as that user, with nothing of our environment, in `/`, which everybody can enter. */
-export function runAs(user: RunAs, command: string, args: string[]) {
-  const result = spawnSync(command, args, {
-    ...user,
-    cwd: "/",
-    env: plainEnvironment(),
-    stdio: ["ignore", "pipe", "pipe"],
+export function runAs(user: RunAs, command: string, args: string[]): Promise<{ isOk: boolean; error: string }> {
+  return new Promise((resolve) => {
+    const stdio = ["ignore", "ignore", "pipe"] as const;
+    const child = spawn(command, args, { ...user, cwd: "/", env: plainEnvironment(), stdio: [...stdio] });
+    let stderr = "";
+    child.stderr?.on("data", (chunk) => {
+      stderr += chunk;
+    });
+    child.once("error", (error) => resolve({ isOk: false, error: error.message }));
+    child.once("close", (code, signal) => {
+      // Programs put what went wrong last, and initdb after it only what it removed.
+      const lines = stderr.trim().split("\n");
+      const error = lines.find((line) => line.includes("error:")) ?? lines.at(-1);
+      resolve({ isOk: code === 0, error: error || `it ended with ${signal ?? code}` });
+    });
   });
-  return {
-    isOk: result.status === 0,
-    output: String(result.stdout ?? ""),
-    /** The last line on stderr, where programs put what went wrong. */
-    error:
-      String(result.stderr ?? "")
-        .trim()
-        .split("\n")
-        .at(-1) ||
-      result.error?.message ||
-      `exit ${result.status}`,
-  };
 }
 
 /** PGPORT, LANG and the like of the caller's shell must not reach the server; messages are parsed, so in English. */
