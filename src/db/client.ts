@@ -1,0 +1,106 @@
+/** Pools of connections, and one clear line for each way in which a database cannot be reached. */
+import postgres from "postgres";
+
+/** A fault of the database's set-up, in one line for the operator. Entry points print it and exit 1. */
+export class DatabaseError extends Error {
+  override readonly name = "DatabaseError";
+}
+
+export type Sql = postgres.Sql<{ bigint: number }>;
+
+export interface ConnectOptions {
+  /** Connections at most. */
+  max?: number;
+  /** Shown in `pg_stat_activity`. */
+  name?: string;
+  /** Seconds after which an unused connection is closed; never by default. */
+  idleSeconds?: number;
+}
+
+/**
+ * A pool; it connects at the first query. An int8 arrives as a number while that is exact, else as a string; a
+ * timestamp arrives as the string that the wire carries, ISO 8601 in UTC, with its microseconds, so that it can go
+ * back into a comparison unchanged (a Date would cut it to milliseconds, and cost more than half of reading a row).
+ */
+export function connect(url: string, { max = 10, name = "atelier", idleSeconds }: ConnectOptions = {}): Sql {
+  return postgres(url, {
+    max,
+    idle_timeout: idleSeconds,
+    connect_timeout: 10,
+    // The default grows to minutes, and a database that is back should be noticed within a second.
+    backoff: (attempt: number) => Math.min(1, 0.05 * 2 ** attempt),
+    onnotice: () => {},
+    connection: { application_name: name, TimeZone: "UTC" },
+    types: {
+      bigint: { to: 20, from: [20], parse: parseInteger, serialize: String },
+      date: {
+        to: 1184,
+        from: [1082, 1114, 1184],
+        parse: parseInstant,
+        serialize: (value: Date | string) => (value instanceof Date ? value.toISOString() : value),
+      },
+    },
+  }) as unknown as Sql;
+}
+
+function parseInteger(text: string): number {
+  const value = Number(text);
+  return Number.isSafeInteger(value) ? value : (text as unknown as number);
+}
+
+/** `2027-11-22 10:50:00.5+00` -> `2027-11-22T10:50:00.5Z`; a date stays as it is. */
+function parseInstant(text: string): string {
+  return text.length > 10 ? text.replace(" ", "T").replace(/\+00(:00)?$/, "Z") : text;
+}
+
+/** One line on why the database at `url` cannot be used. Never holds the password, nor any other part of the query. */
+export function describeDatabaseError(error: unknown, url: string): string {
+  const { code, message } = error as { code?: string; message?: string };
+  const { host, user, database } = describeUrl(url);
+  switch (code) {
+    case "ECONNREFUSED":
+    case "CONNECTION_CLOSED":
+    case "CONNECTION_ENDED":
+    case "ECONNRESET":
+      return `DATABASE_URL: no PostgreSQL answers at ${host} (connection refused or closed)`;
+    case "CONNECT_TIMEOUT":
+    case "ETIMEDOUT":
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
+      return `DATABASE_URL: ${host} does not answer`;
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+    case "ENODATA":
+      return `DATABASE_URL: the host ${host} is not known`;
+    case "3D000":
+      return `DATABASE_URL: there is no database "${database}" at ${host}`;
+    case "28P01":
+    case "28000":
+      return `DATABASE_URL: ${host} refuses the user "${user}" (wrong name or password)`;
+    case "53300":
+      return `DATABASE_URL: ${host} has no free connection`;
+    case "57P03":
+      return `DATABASE_URL: PostgreSQL at ${host} is starting up or shutting down`;
+    default:
+      return `DATABASE_URL: ${host}: ${hidePassword((message || code) ?? String(error), url).split("\n")[0]}`;
+  }
+}
+
+function describeUrl(text: string) {
+  try {
+    const url = new URL(text);
+    return {
+      host: `${url.hostname || "localhost"}:${url.port || 5432}`,
+      user: decodeURIComponent(url.username),
+      database: decodeURIComponent(url.pathname.slice(1)) || decodeURIComponent(url.username),
+    };
+  } catch {
+    return { host: "the given address", user: "", database: "" };
+  }
+}
+
+function hidePassword(text: string, url: string): string {
+  const password = /:\/\/[^:/@]*:([^@/]+)@/.exec(url)?.[1];
+  if (!password) return text;
+  return [password, decodeURIComponent(password)].reduce((line, secret) => line.replaceAll(secret, "***"), text);
+}

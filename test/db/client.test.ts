@@ -1,0 +1,63 @@
+/** What values look like on our side, and what is said of a database that cannot be reached. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { connect, describeDatabaseError, type Sql } from "../../src/db/client.ts";
+import { type FreshDatabase, freshDatabase } from "../helpers/database.ts";
+
+let database: FreshDatabase;
+let sql: Sql;
+
+beforeAll(async () => {
+  database = await freshDatabase({ isMigrated: false });
+  sql = connect(database.url, { max: 1 });
+});
+
+afterAll(async () => {
+  await sql.end();
+  await database.drop();
+});
+
+test("an int8 is a number, and a string where a number would lie", async () => {
+  const [row] = await sql`select 5::int8 as small, 9007199254740993 as large, array[1::int8] as list`;
+  expect({ ...row }).toEqual({ small: 5, large: "9007199254740993", list: [1] });
+});
+
+test("a timestamp keeps its microseconds there and back", async () => {
+  const at = "2027-01-02T03:04:05.123456Z";
+  const [row] =
+    await sql`select ${at}::timestamptz as at, ${new Date("2027-01-02")}::timestamptz as other, '2027-01-02'::date as day`;
+  expect({ ...row }).toEqual({ at, other: "2027-01-02T00:00:00Z", day: "2027-01-02" });
+});
+
+const secret = "s3cret%2Fword";
+
+test.each([
+  { fault: "nobody listens", change: (url: URL) => (url.port = "1"), says: "no PostgreSQL answers at 127.0.0.1:1" },
+  { fault: "an unknown host", change: (url: URL) => (url.hostname = "nowhere.invalid"), says: "nowhere.invalid" },
+  {
+    fault: "no such database",
+    change: (url: URL) => (url.pathname = "/nothing"),
+    says: 'there is no database "nothing"',
+  },
+  { fault: "a wrong password", change: (url: URL) => (url.password = secret), says: 'refuses the user "atelier"' },
+])("$fault is told in one line, without the password", async ({ change, says }) => {
+  const url = new URL(database.url);
+  change(url);
+  const own = connect(url.href, { max: 1 });
+  const error = await own`select 1`.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  await own.end();
+  const line = describeDatabaseError(error, url.href);
+  expect(line).toContain(says);
+  expect(line).not.toContain(url.password);
+  expect(line).not.toContain(decodeURIComponent(url.password));
+  expect(line).not.toContain("\n");
+});
+
+test("a password in a message that we do not know is hidden", () => {
+  const url = `postgres://me:${secret}@host/db`;
+  expect(describeDatabaseError(new Error("cannot parse s3cret/word"), url)).toBe(
+    "DATABASE_URL: host:5432: cannot parse ***",
+  );
+});
