@@ -25,13 +25,19 @@ export interface Storage {
     options: { contentType: string; maxBytes?: number },
   ): Promise<{ size: number; hash: string }>;
 
-  /** Null when there is no such object. */
+  /**
+   * Null when there is no such object, or could not be one of that key. A range's `end` past the last byte is cut to
+   * it; a `start` past it streams nothing. Nothing is held until `stream()` is read.
+   */
   get(key: string, range?: ByteRange): Promise<StoredObject | null>;
 
   /** Removes an object; one that does not exist is no error. */
   delete(key: string): Promise<void>;
 
-  /** Renames an object within the store, replacing what was there. */
+  /**
+   * Renames an object within the store, replacing what was there.
+   * @throws Problem "not-found" when there is no object `from`
+   */
   move(from: string, to: string): Promise<void>;
 
   /**

@@ -1,0 +1,134 @@
+/** Brings a job to the engine: uploads what it needs, lays out its graph, submits it once. */
+import type { z } from "zod";
+import { EngineError, type EngineJob, type InferenceJob, type InputFile, type TrainingJob } from "../driver.ts";
+import { promptAccepted, promptRefused } from "./answers.ts";
+import { cancelRun } from "./cancel.ts";
+import { accept, type ComfyClient } from "./client.ts";
+import { type Graph, type InferenceFiles, inferenceGraph, samplers, trainingGraph } from "./graphs.ts";
+import type { ComfyHandle } from "./handle.ts";
+import { findCheckpoint, placeModel, presentModel } from "./models.ts";
+import { checkRange, getNode, offers } from "./object-info.ts";
+import { validationError } from "./refusals.ts";
+import { findRun } from "./state.ts";
+import { findTrainingNodes } from "./training-nodes.ts";
+import { textFile, upload } from "./upload.ts";
+
+/** What every build's loader nodes read. */
+const pictureExtensions = ["png", "jpg", "jpeg", "webp"];
+/** Enough to hide the round trips of many small files without taking the engine's whole line. */
+const uploadsAtOnce = 4;
+
+export async function startRun(client: ComfyClient, handle: ComfyHandle, job: EngineJob, signal: AbortSignal) {
+  if (await isKnown(client, handle, signal)) return;
+  const graph =
+    job.kind === "infer"
+      ? await bringInference(client, handle, job, signal)
+      : await bringTraining(client, handle, job, signal);
+  // Uploads take their time: an earlier call, cut off in the middle, may have been served meanwhile.
+  if (await isKnown(client, handle, signal)) return;
+  await submit(client, handle, graph, signal);
+}
+
+/** The engine runs an id twice when it is posted twice, so it is asked first. */
+async function isKnown(client: ComfyClient, handle: ComfyHandle, signal: AbortSignal): Promise<boolean> {
+  return (await findRun(client, handle.promptId, signal)).at !== "unknown";
+}
+
+async function bringInference(client: ComfyClient, handle: ComfyHandle, job: InferenceJob, signal: AbortSignal) {
+  const [sampler, latent] = await Promise.all([
+    getNode(client, "KSampler", signal),
+    getNode(client, "EmptyLatentImage", signal),
+  ]);
+  const wanted = samplers[job.scheduler];
+  if (!offers(sampler, "sampler_name", wanted.sampler) || !offers(sampler, "scheduler", wanted.scheduler)) {
+    throw new EngineError("bad-input", `This engine has no scheduler like ${job.scheduler}`);
+  }
+  checkRange(sampler, "steps", job.steps, "number of steps");
+  checkRange(sampler, "cfg", job.guidanceScale, "guidance scale");
+  checkRange(latent, "width", job.width);
+  checkRange(latent, "height", job.height);
+  const { model, from } = job;
+  const files: InferenceFiles = { checkpoint: job.checkpoint };
+  if (model?.type === "ckp") files.checkpoint = await placeModel(client, "checkpoints", model.file, signal);
+  else await findCheckpoint(client, job.checkpoint, signal);
+  if (model?.type === "lora") files.lora = await placeModel(client, "loras", model.file, signal);
+  if (model?.type === "hyper") files.hypernetwork = await presentModel(client, "hypernetworks", model.file, signal);
+  if (model?.type === "ti") files.embedding = await presentModel(client, "embeddings", model.file, signal);
+  if (from) {
+    const filename = `${from.image.hash}.${pictureExtension(from.image)}`;
+    files.image = await upload(client, { type: "input", subfolder: "atelier", filename }, from.image, signal);
+  }
+  return inferenceGraph(job, files, handle.outputPrefix);
+}
+
+async function bringTraining(client: ComfyClient, handle: ComfyHandle, job: TrainingJob, signal: AbortSignal) {
+  if (job.type !== "lora") throw new EngineError("bad-input", `This engine trains no model of the type ${job.type}`);
+  const nodes = await findTrainingNodes(client, signal);
+  if (!nodes) throw new EngineError("engine-failed", "This engine has no nodes to train with");
+  checkRange(nodes.train, "steps", job.steps, "number of steps");
+  checkRange(nodes.train, "learning_rate", job.learningRate);
+  checkRange(nodes.train, "rank", job.rank);
+  checkRange(nodes.train, "batch_size", job.batchSize);
+  await findCheckpoint(client, job.checkpoint, signal);
+  // A flat folder of this run's own. A second start overwrites what an interrupted one has left.
+  const folder = handle.runId;
+  const files = job.pictures.flatMap(({ image, caption }, index) => {
+    const name = String(index + 1).padStart(4, "0");
+    // Older builds add two conditions for an empty caption and then fail over their number.
+    if (caption.trim() === "") throw new EngineError("bad-input", "A picture has no caption");
+    return [
+      { filename: `${name}.${pictureExtension(image)}`, source: image },
+      { filename: `${name}.txt`, source: textFile(caption) },
+    ];
+  });
+  const waiting = files.values();
+  const work = async () => {
+    for (const { filename, source } of waiting) {
+      await upload(client, { type: "input", subfolder: folder, filename, overwrite: true }, source, signal);
+    }
+  };
+  await Promise.all(Array.from({ length: uploadsAtOnce }, work));
+  return trainingGraph(job, nodes, folder, handle.outputPrefix);
+}
+
+function pictureExtension(image: InputFile): string {
+  const extension = image.extension.toLowerCase();
+  if (pictureExtensions.includes(extension)) return extension;
+  throw new EngineError("bad-input", `This engine reads no pictures of the type ${image.extension}`);
+}
+
+async function submit(client: ComfyClient, handle: ComfyHandle, graph: Graph, signal: AbortSignal): Promise<void> {
+  const body = {
+    prompt: graph,
+    prompt_id: handle.promptId,
+    client_id: handle.clientId,
+    // Newer builds send previews for a run that asks for them; this method needs no files of its own.
+    extra_data: handle.kind === "infer" ? { preview_method: "latent2rgb" } : {},
+  };
+  const answer = await client.request("/prompt", signal, { method: "POST", json: body }, async (response) => {
+    if (response.status === 400) {
+      const refused = promptRefused.safeParse(await response.json().catch(() => null));
+      if (refused.success) throw refusedGraph(refused.data);
+      throw new EngineError("wrong-engine", "Something else than ComfyUI answers there");
+    }
+    if (response.status === 413) throw new EngineError("bad-input", "The job is larger than the server accepts");
+    return promptAccepted.parse(await (await accept(response)).json());
+  });
+  if (answer.prompt_id !== handle.promptId) {
+    await cancelRun(client, answer.prompt_id, signal);
+    throw new EngineError("wrong-engine", "This ComfyUI is too old: it chooses the ids of its runs itself");
+  }
+  // Accepted in part: the engine would run what is valid and skip the rest in silence.
+  if (answer.node_errors && Object.keys(answer.node_errors).length > 0) {
+    await cancelRun(client, handle.promptId, signal);
+    throw validationError(answer.node_errors, "The engine refuses a part of the job");
+  }
+}
+
+function refusedGraph({ error, node_errors = {} }: z.infer<typeof promptRefused>): EngineError {
+  // A node class that this build lacks: another server may have it.
+  if (error.type === "invalid_prompt" || error.type === "missing_node_type") {
+    return new EngineError("engine-failed", "The engine lacks a node that the job needs", { cause: error });
+  }
+  return validationError(node_errors, error.message || error.type);
+}

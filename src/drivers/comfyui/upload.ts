@@ -1,0 +1,92 @@
+/**
+ * Uploads through `/upload/image`, which looks into nothing: captions and model files pass as well as pictures. Bodies
+ * are streamed with a known length, so that no file is ever held in memory as a whole.
+ */
+import { EngineError, type InputFile } from "../driver.ts";
+import { uploaded } from "./answers.ts";
+import { accept, type ComfyClient } from "./client.ts";
+
+export interface Destination {
+  type: "input" | "output";
+  subfolder: string;
+  filename: string;
+  /** Without it, another file of that name stays and ours is stored under a name that the answer tells. */
+  overwrite?: boolean;
+}
+
+type Source = Pick<InputFile, "size" | "stream">;
+
+/**
+ * Stores one file on the engine and returns its path below the folder of its type, with the name the engine gave it.
+ * @throws EngineError "bad-input" when the file is larger than the engine takes
+ */
+export async function upload(client: ComfyClient, to: Destination, file: Source, signal: AbortSignal): Promise<string> {
+  const boundary = `atelier-${crypto.randomUUID()}`;
+  const field = (name: string, value: string) =>
+    `--${boundary}\r\nContent-Disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`;
+  const head = encode(
+    field("type", to.type) +
+      field("subfolder", to.subfolder) +
+      (to.overwrite ? field("overwrite", "true") : "") +
+      `--${boundary}\r\nContent-Disposition: form-data; name="image"; filename="${to.filename}"\r\n` +
+      "Content-Type: application/octet-stream\r\n\r\n",
+  );
+  const tail = encode(`\r\n--${boundary}--\r\n`);
+  const call = {
+    method: "POST" as const,
+    body: toStream(parts(head, file, tail)),
+    headers: {
+      "content-type": `multipart/form-data; boundary=${boundary}`,
+      "content-length": String(head.length + file.size + tail.length),
+    },
+    // How long a model takes depends on its size and the line: the caller's signal decides.
+    timeoutMs: null,
+  };
+  return client.request("/upload/image", signal, call, async (response) => {
+    if (response.status === 413) {
+      await response.body?.cancel();
+      throw tooLarge();
+    }
+    const answer = uploaded.safeParse(await (await accept(response)).json());
+    if (!answer.success) throw new EngineError("wrong-engine", "Something else than ComfyUI answers there");
+    const { subfolder, name } = answer.data;
+    return subfolder ? `${subfolder}/${name}` : name;
+  });
+}
+
+export const tooLarge = () => new EngineError("bad-input", "A file is larger than the server accepts");
+
+/** A text as a file to upload. */
+export function textFile(text: string): Source {
+  const bytes = encode(text);
+  return { size: bytes.length, stream: async () => new Blob([bytes]).stream() };
+}
+
+async function* parts(head: Uint8Array, file: Source, tail: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield head;
+  let size = 0;
+  for await (const chunk of await file.stream()) {
+    size += chunk.length;
+    yield chunk;
+  }
+  // The length has been announced already: end in an error rather than have the engine wait for the rest.
+  if (size !== file.size) throw new Error(`an input file has ${size} bytes instead of ${file.size}`);
+  yield tail;
+}
+
+function toStream(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      const { done, value } = await chunks.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    async cancel() {
+      await chunks.return(undefined);
+    },
+  });
+}
+
+function encode(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(text);
+}

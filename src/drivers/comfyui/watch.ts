@@ -1,0 +1,177 @@
+/** Follows a run to its end. Polling is the truth, the socket a hint that makes it quicker and smoother. */
+import { type Artifact, EngineError, type EngineEvent } from "../driver.ts";
+import type { ComfyClient } from "./client.ts";
+import type { ComfyHandle } from "./handle.ts";
+import { Narrator } from "./narrator.ts";
+import { isTerminal, Outbox } from "./outbox.ts";
+import { findImages, findModel } from "./results.ts";
+import { EngineSocket } from "./socket.ts";
+import { findRun, judge, type RunState } from "./state.ts";
+
+export interface WatchPace {
+  /** Pause between polls right after the start, after a change, and after the socket dropped. */
+  firstMs: number;
+  /** What the pause grows to while nothing changes. */
+  mostMs: number;
+  /** A running engine that says nothing for so long may have lost our client: connect again. */
+  silentMs: number;
+}
+
+export const defaultPace: WatchPace = { firstMs: 200, mostMs: 2_000, silentMs: 15_000 };
+
+export async function* watchRun(
+  client: ComfyClient,
+  handle: ComfyHandle,
+  signal: AbortSignal,
+  pace: WatchPace,
+  /** Whether this process has canceled the run: the engine keeps no record of one that was only waiting. */
+  wasCanceled: () => boolean,
+): AsyncGenerator<EngineEvent> {
+  signal.throwIfAborted();
+  const outbox = new Outbox();
+  const watcher = new Watcher(client, handle, pace, outbox, wasCanceled);
+  const abort = () => outbox.fail(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  const polling = watcher.poll().catch((error) => outbox.fail(error));
+  try {
+    for (;;) {
+      const event = await outbox.next();
+      yield event;
+      if (isTerminal(event)) return;
+    }
+  } finally {
+    signal.removeEventListener("abort", abort);
+    watcher.close();
+    await polling;
+  }
+}
+
+class Watcher {
+  private readonly stop = new AbortController();
+  private readonly narrator: Narrator;
+  private readonly socket: EngineSocket;
+  private pauseMs: number;
+  private nudge: (() => void) | null = null;
+  private seen: RunState["at"] | null = null;
+  /** The connection during which the run was last seen waiting. */
+  private waitedDuring: number | null = null;
+
+  constructor(
+    private readonly client: ComfyClient,
+    private readonly handle: ComfyHandle,
+    private readonly pace: WatchPace,
+    private readonly outbox: Outbox,
+    private readonly wasCanceled: () => boolean,
+  ) {
+    this.pauseMs = pace.firstMs;
+    this.narrator = new Narrator(handle, (event) => outbox.push(event));
+    this.socket = new EngineSocket(
+      client,
+      handle.clientId,
+      (frame) => {
+        if (this.narrator.frame(frame)) this.hurry();
+      },
+      () => this.hurry(),
+    );
+  }
+
+  close(): void {
+    this.stop.abort();
+    this.socket.close();
+    this.nudge?.();
+  }
+
+  /** Looks until the run has ended; an engine that does not answer is asked again. */
+  async poll(): Promise<void> {
+    while (!this.stop.signal.aborted) {
+      try {
+        if (await this.look()) return;
+      } catch (error) {
+        if (this.stop.signal.aborted) return;
+        // Also "unauthorized" and "wrong-engine": a proxy answers so while what is behind it comes up.
+        if (!(error instanceof EngineError)) throw error;
+      }
+      this.reviveSocket();
+      await this.pause();
+    }
+  }
+
+  /** Polls now, and often for a while. */
+  private hurry(): void {
+    this.pauseMs = this.pace.firstMs / 4;
+    this.nudge?.();
+  }
+
+  private async look(): Promise<boolean> {
+    const connection = this.socket.isOpen ? this.socket.connection : null;
+    const state = await findRun(this.client, this.handle.promptId, this.stop.signal);
+    if (state.at !== this.seen) this.pauseMs = Math.min(this.pauseMs, this.pace.firstMs);
+    this.seen = state.at;
+    switch (state.at) {
+      case "waiting":
+        this.waitedDuring = connection;
+        this.narrator.waiting(state.position);
+        return false;
+      case "running":
+        this.waitedDuring = null;
+        this.narrator.running();
+        return false;
+      case "unknown":
+        return this.vanished(connection);
+      case "ended": {
+        const outcome = judge(state.entry);
+        if (outcome.is === "finished") return this.finish(await this.results(state.entry));
+        this.narrator.running();
+        this.outbox.push(outcome.is === "failed" ? { type: "failed", error: outcome.error } : { type: "canceled" });
+        return true;
+      }
+    }
+  }
+
+  /**
+   * A run taken out of the queue leaves no trace. If our connection outlived it, the engine did not restart, so someone
+   * took it out; otherwise only our own word tells that from a restart.
+   */
+  private vanished(connection: number | null): boolean {
+    const wasTakenOut = connection !== null && connection === this.waitedDuring && this.socket.isOpen;
+    this.outbox.push({ type: this.wasCanceled() || wasTakenOut ? "canceled" : "lost" });
+    return true;
+  }
+
+  private async results(entry: Parameters<typeof findImages>[0]): Promise<Artifact[]> {
+    if (this.handle.kind === "infer") return findImages(entry);
+    const model = await findModel(this.client, this.handle.outputPrefix, this.stop.signal);
+    return model ? [model] : [];
+  }
+
+  private finish(artifacts: Artifact[]): boolean {
+    this.narrator.running();
+    if (artifacts.length === 0) {
+      const error = new EngineError("engine-failed", "The engine reports success, but there is no result");
+      this.outbox.push({ type: "failed", error });
+      return true;
+    }
+    for (const artifact of artifacts) this.outbox.push({ type: "artifact", artifact });
+    this.outbox.push({ type: "finished" });
+    return true;
+  }
+
+  /** Two connections may have had our id for a moment, and the end of the first made the engine forget the second. */
+  private reviveSocket(): void {
+    const { isOpen, heardAt } = this.socket;
+    if (this.seen === "running" && isOpen && Date.now() - heardAt > this.pace.silentMs) this.socket.restart();
+  }
+
+  private async pause(): Promise<void> {
+    if (this.stop.signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, this.pauseMs);
+      this.nudge = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.nudge = null;
+    this.pauseMs = Math.min(this.pauseMs * 1.5, this.pace.mostMs);
+  }
+}

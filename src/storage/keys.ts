@@ -1,0 +1,18 @@
+/** What may be a key: the same rule in both stores, so that one can be copied into the other. */
+
+/**
+ * Segments of letters, digits, `.`, `_` and `-`, none of them beginning with a dot: so no `..`, no empty segment, no
+ * absolute path, and the store's own dotted files cannot be reached. 200 bytes a segment leaves room for suffixes
+ * within a file name's 255.
+ */
+const pattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(\/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,9}$/;
+
+/** Whether the store could hold an object of this key. What could not be stored is simply not there. */
+export function isKey(key: string): boolean {
+  return pattern.test(key);
+}
+
+/** @throws RangeError: keys are made by us, so a wrong one in a write is a bug, not a caller's error. */
+export function checkKey(key: string): void {
+  if (!isKey(key)) throw new RangeError(`not a storage key: ${JSON.stringify(key.slice(0, 200))}`);
+}
