@@ -12,6 +12,11 @@ create function is_file_used(wanted text) returns boolean language sql stable as
     or exists (select from models where image = file_path(wanted))
     or exists (select from images where from_image = file_path(wanted))
     or exists (select from datasets where images @> array[file_path(wanted)])
+    or exists (
+      select from tasks
+      where input_keys @> array[wanted]
+        and status in ('initial', 'ready', 'waiting', 'running')
+    )
 $$;
 
 -- May a caller who is neither the owner nor an admin see a file: only what a public object of the file's own owner shows.
@@ -48,6 +53,9 @@ begin
     when 'images' then
       before := array[old.file_key, old.thumbnail_key, old.from_image];
       if tg_op = 'UPDATE' then after := array[new.file_key, new.thumbnail_key, new.from_image]; end if;
+    when 'tasks' then
+      before := old.input_keys;
+      if tg_op = 'UPDATE' and new.finished_at is null then after := new.input_keys; end if;
   end case;
   perform sweep_files(array(select b from unnest(before) b where b is not null and not b = any (array_remove(after, null))));
   return null;
@@ -63,6 +71,12 @@ create trigger d_files_update after update of file_key, thumbnail_key on images
   for each row when (old.file_key is distinct from new.file_key or old.thumbnail_key is distinct from new.thumbnail_key)
   execute function drop_file_references();
 create trigger d_files_delete after delete on images for each row execute function drop_file_references();
+
+create trigger d_files_update after update of finished_at, input_keys on tasks
+  for each row when (old.input_keys <> new.input_keys or (old.input_keys <> '{}' and new.finished_at is not null))
+  execute function drop_file_references();
+create trigger d_files_delete after delete on tasks
+  for each row when (old.input_keys <> '{}') execute function drop_file_references();
 
 -- A deleted user's uploads lose their owner; nothing else may keep them, so the same job looks at them.
 create function drop_owned_files() returns trigger language plpgsql as $$

@@ -1,6 +1,6 @@
 /** Sessions: the token is shown once and kept only as its SHA-256; the id is public. */
 import { createHash, randomBytes } from "node:crypto";
-import type { Sql } from "postgres";
+import type { Sql } from "../db/client.ts";
 
 /** SHA-256 of a token, as the database keeps it. Tokens have 256 random bits, so no salt is needed. */
 export function hashToken(token: string): Buffer {

@@ -1,5 +1,5 @@
 /** Who asks. A guest is a viewer too. */
-import type { Sql } from "postgres";
+import type { Sql } from "../db/client.ts";
 import { Problem } from "../problems.ts";
 import { hashToken } from "./session.ts";
 

@@ -19,8 +19,8 @@ export interface ConnectOptions {
 
 /**
  * A pool; it connects at the first query. An int8 arrives as a number while that is exact, else as a string; a
- * timestamp arrives as the string that the wire carries, ISO 8601 in UTC, with its microseconds, so that it can go
- * back into a comparison unchanged (a Date would cut it to milliseconds, and cost more than half of reading a row).
+ * timestamp arrives as the string that the wire carries, RFC 3339 in UTC with milliseconds: a Date would cost more than
+ * half of reading a row, only to be printed again.
  */
 export function connect(url: string, { max = 10, name = "atelier", idleSeconds }: ConnectOptions = {}): Sql {
   return postgres(url, {
@@ -48,9 +48,11 @@ function parseInteger(text: string): number {
   return Number.isSafeInteger(value) ? value : (text as unknown as number);
 }
 
-/** `2027-11-22 10:50:00.5+00` -> `2027-11-22T10:50:00.5Z`; a date stays as it is. */
+/** `2027-11-22 10:50:00.5+00` -> `2027-11-22T10:50:00.500Z`; a date stays as it is. */
 function parseInstant(text: string): string {
-  return text.length > 10 ? text.replace(" ", "T").replace(/\+00(:00)?$/, "Z") : text;
+  if (text.length <= 10) return text;
+  const [second = "", fraction = ""] = text.replace(/\+00(:00)?$/, "").split(".");
+  return `${second.replace(" ", "T")}.${fraction.slice(0, 3).padEnd(3, "0")}Z`;
 }
 
 /** One line on why the database at `url` cannot be used. Never holds the password, nor any other part of the query. */

@@ -141,6 +141,7 @@ export const errorClasses = [
   "wrong-engine", // something else answers there
   "engine-failed", // it broke in the middle
   "engine-lost", // it restarted and forgot the run
+  "stalled", // it answers, but does not advance
 ] as const;
 export type ErrorClass = (typeof errorClasses)[number];
 

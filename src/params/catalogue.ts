@@ -1,5 +1,5 @@
 /** The parameter catalogue in force: the built-in half with what admins changed, and the validators made from it. */
-import type { Sql } from "postgres";
+import type { Sql } from "../db/client.ts";
 import { z } from "zod";
 import { type Fault, Problem } from "../problems.ts";
 import { builtin, type EntryName, type Parameter } from "./builtin.ts";

@@ -1,5 +1,6 @@
 /** GPU servers: everyone sees what there is, admins run them. Passwords and keys go in and never come out. */
 import { z } from "zod";
+import { addJob } from "../db/queue.ts";
 import { type Catalogue, toSchema } from "../params/catalogue.ts";
 import { Problem } from "../problems.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
@@ -41,12 +42,8 @@ function toColumns({ sql, secrets }: Context, { password, private_key, checkpoin
 }
 
 /** Looks at one server soon: what it is and what it can do is learned by asking it. */
-async function probeSoon({ sql }: Context, serverId: unknown): Promise<void> {
-  await sql`
-    select graphile_worker.add_job(
-      'probe-servers', json_build_object('server_id', ${serverId as number}::int), job_key := ${`probe-${serverId}`}
-    )
-  `;
+function probeSoon({ sql }: Context, serverId: number): Promise<void> {
+  return addJob(sql, "probe-servers", { server_id: serverId }, { key: `probe-${serverId}` });
 }
 
 const admins = { see: "admin" } as const;
@@ -106,7 +103,7 @@ export const servers = defineResource({
       const { sql } = context;
       const columns = toColumns(context, input);
       const [row] = await sql<{ id: number }[]>`insert into servers ${sql(columns)} returning id`;
-      await probeSoon(context, row?.id);
+      await probeSoon(context, row?.id as number);
       return { id: row?.id as number };
     },
   },
@@ -119,7 +116,7 @@ export const servers = defineResource({
       if (status === "closing") columns.status = "closing";
       // What was closing stays so until told to be ready; then, as after a new address, asking it decides.
       else if (isReprobed && (status === "ready" || row.status !== "closing")) columns.status = "initial";
-      if (isReprobed) await probeSoon(context, row.id);
+      if (isReprobed) await probeSoon(context, row.id as number);
       return columns;
     },
   },

@@ -1,5 +1,6 @@
 /** Tasks: what a user asked the GPU servers for, from acceptance to outcome. */
 import { z } from "zod";
+import { addJob, dispatchSoon } from "../db/queue.ts";
 import { type Catalogue, toSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, defineResource, type Input, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
@@ -10,12 +11,10 @@ import {
   addTraining,
   checkImage,
   checkModel,
-  dispatchSoon,
   imageFields,
   imageShape,
   modelFields,
   modelShape,
-  prepareSoon,
 } from "./work.ts";
 
 const unfinished = ["initial", "ready", "waiting", "running"];
@@ -82,7 +81,7 @@ async function insert(context: Context, given: Input): Promise<{ id: number }> {
     if (added.taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
     taskId = added.taskId;
   }
-  const columns = { ...(priority === undefined ? {} : { priority }), ...(input.name && type === "train" ? { name: input.name } : {}) };
+  const columns: Input = { ...(priority === undefined ? {} : { priority }), ...(input.name && type === "train" ? { name: input.name } : {}) };
   if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
   return { id: taskId };
 }
@@ -107,12 +106,17 @@ async function changeStatus({ sql }: Context, wanted: string, row: Input): Promi
     if (!image) throw new Problem("task-not-retryable", { detail: "The task's images are gone" });
   }
   const again = { progress: 0, error: null, finished_at: null, stage: null };
-  // What was prepared once lies in our own storage: it goes straight back into the queue.
-  if (row.waiting_at !== null) {
+  // What was prepared once, and still lies in our own storage, goes straight back into the queue.
+  const [inputs] = await sql<{ are_kept: boolean }[]>`
+    select waiting_at is not null and input_keys <@ array(select key from files where key = any (input_keys)) as are_kept
+    from tasks
+    where id = ${row.id as number}
+  `;
+  if (inputs?.are_kept) {
     await dispatchSoon(sql);
     return { ...again, status: "waiting", waiting_at: sql`now()` };
   }
-  await prepareSoon(sql, row.id as number);
+  await addJob(sql, "prepare-task", { task_id: row.id as number });
   return { ...again, status: "initial" };
 }
 

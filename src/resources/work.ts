@@ -1,6 +1,7 @@
 /** How work is ordered: the rows of a training or of pictures to make, and the job that carries them on. */
 import { randomInt } from "node:crypto";
 import { z } from "zod";
+import { addJob } from "../db/queue.ts";
 import { type Catalogue, toSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
@@ -132,7 +133,7 @@ export async function addTraining({ sql }: Context, modelId: number): Promise<nu
   await sql`
     update models set task_id = ${taskId}, status = 'initial', progress = 0, error = null where id = ${modelId}
   `;
-  await prepareSoon(sql, taskId);
+  await addJob(sql, "prepare-task", { task_id: taskId });
   return taskId;
 }
 
@@ -198,15 +199,6 @@ export async function addImages(
     task_id: taskId,
   }));
   const images = await sql<{ id: number }[]>`insert into images ${sql(rows as Input[])} returning id`;
-  await prepareSoon(sql, taskId);
+  await addJob(sql, "prepare-task", { task_id: taskId });
   return { taskId, imageIds: images.map((image) => image.id) };
-}
-
-/** The next step of a task, in the transaction that made it: a crash cannot lose it. */
-export async function prepareSoon(sql: Context["sql"], taskId: number): Promise<void> {
-  await sql`select graphile_worker.add_job('prepare-task', json_build_object('task_id', ${taskId}::int))`;
-}
-
-export async function dispatchSoon(sql: Context["sql"]): Promise<void> {
-  await sql`select graphile_worker.add_job('dispatch', job_key := 'dispatch')`;
 }

@@ -1,5 +1,6 @@
 /** What a resource is: data that the generic handlers, the socket and the OpenAPI document consume. */
-import type { Fragment, Sql } from "postgres";
+import type { Fragment } from "postgres";
+import type { Sql } from "../db/client.ts";
 import type { z } from "zod";
 import type { Secrets } from "../auth/secrets.ts";
 import type { Viewer } from "../auth/viewer.ts";

@@ -101,15 +101,11 @@ export async function view(resource: Resource, rows: Row[], context: Context): P
     for (const [name, field] of Object.entries(resource.fields)) {
       const sees =
         field.see === undefined || field.see === "everyone" || (field.see === "owner" ? mine : context.viewer.admin);
-      if (sees) shown[name] = plain(field.shape ? field.shape(row[name], row, context) : row[name]);
+      if (sees) shown[name] = field.shape ? field.shape(row[name], row, context) : row[name];
       else if (field.elseNull) shown[name] = null;
     }
     return shown;
   });
-}
-
-function plain(value: unknown): unknown {
-  return value instanceof Date ? value.toISOString() : value;
 }
 
 /** One object and its ETag. */

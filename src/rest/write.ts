@@ -1,5 +1,6 @@
 /** The generic writes: create, patch, delete. Each is one transaction; the access rule is judged inside it. */
-import type { Sql, TransactionSql } from "postgres";
+import type { TransactionSql } from "postgres";
+import type { Sql } from "../db/client.ts";
 import { type Fault, Problem } from "../problems.ts";
 import type { Context, Input, Resource, Row, Shape } from "./define.ts";
 import { checkReader, etagOf, getRow, matchesRevision, parseId, view } from "./read.ts";

@@ -1,0 +1,13 @@
+/** What every job handler gets. */
+import type { Logger } from "pino";
+import type { Secrets } from "../src/auth/secrets.ts";
+import type { Sql } from "../src/db/client.ts";
+import type { Storage } from "../src/storage/storage.ts";
+
+export interface JobDeps {
+  sql: Sql;
+  storage: Storage;
+  secrets: Secrets;
+  log: Logger;
+  workerId: string;
+}

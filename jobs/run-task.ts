@@ -1,0 +1,253 @@
+/**
+ * `run-task`: one attempt of a task on the server it was leased. Whatever happens to this process, the lease is swept
+ * to another worker, which finds the run on the engine again. Runs twice only to find that the lease is taken.
+ */
+import { z } from "zod";
+import { addJob } from "../src/db/queue.ts";
+import { type Artifact, type Driver, EngineError, type EngineTarget } from "../src/drivers/driver.ts";
+import { driverOf } from "../src/drivers/index.ts";
+import { follow, type Progress } from "../src/pool/follow.ts";
+import {
+  findModel,
+  type ImageRow,
+  inferenceJob,
+  type ModelRow,
+  pendingImages,
+  type TaskRow,
+  trainingJob,
+} from "../src/pool/inputs.ts";
+import { claim, type Lease } from "../src/pool/lease.ts";
+import { fenced, finish, isWorthRetrying, LeaseLost } from "../src/pool/outcome.ts";
+import { setAside } from "../src/pool/probe.ts";
+import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
+import { makeThumbnail, readPicture } from "../src/storage/pictures.ts";
+import { keepFile, keepPicture } from "../src/storage/records.ts";
+import { checkSafetensors } from "../src/storage/safetensors.ts";
+import type { JobDeps } from "./handler.ts";
+import { createReporter } from "./report-progress.ts";
+
+const payloadSchema = z.object({ task_id: z.int(), epoch: z.int() });
+const maxModelBytes = 8_000_000_000;
+const maxPictureBytes = 50_000_000;
+/** The cover's share of a training's progress bar. */
+const coverShare = 0.05;
+
+/** The runs of this process by task: aborted with LeaseLost when the lease is gone, and when the worker stops. */
+export type RunningTasks = Map<number, { epoch: number; abort: AbortController }>;
+
+interface Attempt {
+  deps: JobDeps;
+  lease: Lease;
+  task: TaskRow;
+  server: ServerRow;
+  driver: Driver;
+  target: EngineTarget;
+  signal: AbortSignal;
+  model: ModelRow | null;
+}
+
+export function createRunTask(deps: JobDeps, running: RunningTasks) {
+  return async (payload: unknown): Promise<void> => {
+    const { task_id, epoch } = payloadSchema.parse(payload);
+    if (running.has(task_id)) return;
+    const abort = new AbortController();
+    running.set(task_id, { epoch, abort });
+    try {
+      const lease = await claim(deps.sql, deps.workerId, { taskId: task_id, epoch });
+      if (lease) await attempt(deps, lease, abort.signal);
+    } finally {
+      running.delete(task_id);
+    }
+  };
+}
+
+async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<void> {
+  const { sql, log } = deps;
+  const [task] = await sql<TaskRow[]>`
+    select id, type, user_id, model_id, base_model, attempts from tasks where id = ${lease.taskId}
+  `;
+  const server = await findServer(sql, lease.serverId);
+  if (!task || !server) return;
+  try {
+    const driver = server.engine ? driverOf(server.engine) : null;
+    if (!driver) throw new EngineError("wrong-engine", "The server's engine is not known");
+    const target = toTarget(server, deps.secrets);
+    const model = await findModel(sql, task.model_id);
+    const run = { deps, lease, task, server, driver, target, signal, model };
+    if (task.type === "train") await train(run);
+    else await infer(run);
+  } catch (error) {
+    if (error instanceof LeaseLost || signal.aborted) return;
+    if (!(error instanceof EngineError)) throw error; // a bug or the database: the queue brings the job back
+    log.warn({ taskId: task.id, serverId: server.id, err: error }, "attempt failed");
+    await fail(deps, lease, task, error);
+  }
+}
+
+async function fail({ sql }: JobDeps, lease: Lease, task: TaskRow, error: EngineError): Promise<void> {
+  const isRetried = isWorthRetrying(error, task.attempts);
+  if (error.errorClass === "unreachable" || error.errorClass === "unauthorized") {
+    await setAside(sql, lease.serverId, error.message);
+  }
+  await fenced(sql, lease, async (tx) => {
+    // What stalls may still go on there: the slot is not free before it has ended.
+    if (error.errorClass === "stalled") {
+      await addJob(tx, "cancel-run", { server_id: lease.serverId, handle: lease.handle });
+    }
+    const told = { class: error.errorClass, detail: error.message };
+    await finish(tx, lease, isRetried ? { status: "waiting" } : { status: "error", error: told });
+  }).catch(ignoreLostLease);
+}
+
+function ignoreLostLease(error: unknown): void {
+  if (!(error instanceof LeaseLost)) throw error;
+}
+
+async function train(run: Attempt): Promise<void> {
+  const { deps, lease, task, server, model } = run;
+  const { sql, storage } = deps;
+  if (!model) throw new EngineError("bad-input", "The model has been deleted");
+  const report = createReporter(sql, lease);
+  const artifacts = await follow({
+    ...run,
+    sql,
+    part: "train",
+    job: await trainingJob(sql, storage, server, model),
+    onProgress: (progress) => report.task(progress, progress.fraction * (1 - coverShare)),
+  });
+  const artifact = artifacts.find((found) => found.role === "model");
+  if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
+  const file = await keepFile(
+    sql,
+    storage,
+    { userId: task.user_id, kind: "model", contentType: "application/octet-stream", extension: "safetensors" },
+    await fetchArtifact(run, artifact, maxModelBytes),
+  );
+  await checkModelFile(run, file.key);
+  const trained = { ...model, model_path: file.key };
+  const cover = model.image === null ? await makeCover(run, trained, report) : null;
+  await fenced(sql, lease, async (tx) => {
+    await tx`
+      update models
+      set model_path = ${file.key}, hash = ${file.hash}, server_id = ${server.id},
+        image = coalesce(image, ${cover && `/api/files/${cover}`})
+      where id = ${model.id}
+    `;
+    await tx`update tasks set metrics = ${tx.json(report.losses() as never)} where id = ${task.id}`;
+    await finish(tx, lease, { status: "success" });
+  });
+}
+
+/** @throws EngineError "engine-failed" when what came is no safetensors file */
+async function checkModelFile({ deps }: Attempt, key: string): Promise<void> {
+  const stored = await deps.storage.get(key);
+  const fault = stored ? await checkSafetensors(stored) : "it is missing";
+  if (fault) {
+    await addJob(deps.sql, "delete-files", { keys: [key] });
+    throw new EngineError("engine-failed", `The engine's model file is not valid: ${fault}`);
+  }
+}
+
+/**
+ * A picture made with the new model, on the server that has it. A model without a cover is still a model: an engine
+ * that fails here only leaves it without one.
+ * @returns the key of the stored picture, or null
+ */
+async function makeCover(run: Attempt, model: ModelRow, report: ReturnType<typeof createReporter>): Promise<string | null> {
+  const { deps, server, task } = run;
+  const { infer = false, apply = [] } = server.facts.capabilities ?? {};
+  if (!infer || !apply.includes(model.type)) return null;
+  const edge = Math.min(model.train.resolution, 512);
+  const image: ImageRow = {
+    id: 0,
+    prompt: model.trigger_words || model.name,
+    negative_prompt: "",
+    width: edge,
+    height: edge,
+    num_inference_steps: 20,
+    guidance_scale: 7,
+    scheduler: "K_EULER",
+    seed: model.train.seed,
+    from_image: null,
+    strength: null,
+  };
+  try {
+    const artifacts = await follow({
+      ...run,
+      sql: deps.sql,
+      part: "cover",
+      job: await inferenceJob(deps.sql, deps.storage, server, image, task, model),
+      onProgress: (progress) =>
+        report.task({ ...progress, phase: "saving" }, 1 - coverShare + progress.fraction * coverShare),
+    });
+    return (await keepArtifact(run, artifacts)).key;
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    deps.log.warn({ taskId: task.id, err: error }, "no cover could be made");
+    return null;
+  }
+}
+
+async function infer(run: Attempt): Promise<void> {
+  const { deps, lease, task, server, model } = run;
+  const { sql, storage } = deps;
+  if (task.model_id !== null && !model?.model_path) throw new EngineError("bad-input", "The model has been deleted");
+  const images = await pendingImages(sql, task.id);
+  const [counted] = await sql<{ count: number }[]>`select count(*) from images where task_id = ${task.id}`;
+  const total = Math.max(1, counted?.count ?? 1);
+  for (const [index, image] of images.entries()) {
+    const report = createReporter(sql, lease);
+    const before = total - images.length + index;
+    const artifacts = await follow({
+      ...run,
+      sql,
+      part: `image ${image.id}`,
+      job: await inferenceJob(sql, storage, server, image, task, model),
+      onProgress: (progress: Progress) =>
+        report.image(progress, image.id, progress.fraction, (before + progress.fraction) / total),
+    });
+    const file = await keepArtifact(run, artifacts);
+    await fenced(sql, lease, async (tx) => {
+      const [kept] = await tx`
+        update images
+        set file_key = ${file.key}, thumbnail_key = ${file.thumbnailKey}, status = 'success', progress = 100, error = null
+        where id = ${image.id}
+        returning id
+      `;
+      if (!kept) await addJob(tx, "delete-files", { keys: [file.key, file.thumbnailKey] });
+      if (kept && model) await tx`update models set uses = uses + 1 where id = ${model.id}`;
+      if (index === images.length - 1) await finish(tx, lease, { status: "success" });
+    });
+  }
+  // All were made by an earlier attempt that could not say so any more.
+  if (images.length === 0) await fenced(sql, lease, (tx) => finish(tx, lease, { status: "success" }));
+}
+
+/** Stores a made picture and its thumbnail, without the engine's metadata: that holds the prompt. */
+async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<{ key: string; thumbnailKey: string }> {
+  const { deps, task } = run;
+  const artifact = artifacts.find((found) => found.role === "image");
+  if (!artifact) throw new EngineError("engine-failed", "The engine finished without a picture");
+  const bytes = new Uint8Array(await new Response(await fetchArtifact(run, artifact, maxPictureBytes)).arrayBuffer());
+  const picture = await readPicture(bytes).catch((cause) => {
+    throw new EngineError("engine-failed", "The engine's picture cannot be read", { cause });
+  });
+  const file = await keepPicture(deps.sql, deps.storage, task.user_id, picture);
+  const thumbnail = await keepPicture(deps.sql, deps.storage, task.user_id, await makeThumbnail(picture.bytes));
+  return { key: file.key, thumbnailKey: thumbnail.key };
+}
+
+/** An engine that never stops sending must not fill the disk. */
+async function fetchArtifact({ driver, target, signal }: Attempt, artifact: Artifact, maxBytes: number) {
+  const stream = await driver.fetch(target, artifact, signal);
+  let size = 0;
+  return stream.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        size += chunk.byteLength;
+        if (size > maxBytes) throw new EngineError("engine-failed", "The engine's file is too large");
+        controller.enqueue(chunk);
+      },
+    }),
+  );
+}

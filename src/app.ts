@@ -1,0 +1,147 @@
+/** The HTTP API: middleware, resources, routes and the error handler. Does not listen. */
+import { randomUUID } from "node:crypto";
+import { Hono } from "hono";
+import type { Logger } from "pino";
+import type { Secrets } from "./auth/secrets.ts";
+import { findViewer, guest, readToken } from "./auth/viewer.ts";
+import type { Config } from "./config.ts";
+import type { Sql } from "./db/client.ts";
+import type { CatalogueSource } from "./params/catalogue.ts";
+import { Problem, problemOfDatabase } from "./problems.ts";
+import { resources } from "./resources/index.ts";
+import { checkOrigin } from "./rest/origin.ts";
+import { readJson } from "./rest/body.ts";
+import type { Context, Resource } from "./rest/define.ts";
+import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import type { Links } from "./rest/links.ts";
+import { detail, list } from "./rest/read.ts";
+import { create, patch, remove } from "./rest/write.ts";
+import { accountRoutes } from "./routes/account.ts";
+import { fileRoutes } from "./routes/files.ts";
+import { healthRoutes } from "./routes/health.ts";
+import type { Storage } from "./storage/storage.ts";
+
+export interface Deps {
+  config: Pick<Config, "isSignupOpen" | "allowedOrigins" | "trustedProxies" | "metricsToken">;
+  sql: Sql;
+  secrets: Secrets;
+  links: Links;
+  storage: Storage;
+  catalogue: CatalogueSource;
+  log: Logger;
+  listModels: Context["listModels"];
+}
+
+export type App = ReturnType<typeof createApp>;
+
+export function createApp(deps: Deps) {
+  const app = new Hono<Env>();
+
+  app.onError((error, c) => {
+    const problem = error instanceof Problem ? error : (problemOfDatabase(error) ?? new Problem("internal", { cause: error }));
+    if (problem.status >= 500) {
+      deps.log.error({ err: problem.options.cause ?? problem, requestId: c.get("requestId") }, "request failed");
+    }
+    return new Response(JSON.stringify(problem), {
+      status: problem.status,
+      headers: {
+        "Content-Type": "application/problem+json",
+        "Cache-Control": "no-store",
+        "X-Request-Id": c.get("requestId"),
+        ...problem.options.headers,
+      },
+    });
+  });
+  app.notFound((c) => {
+    throw new Problem("not-found", { detail: `There is nothing at ${c.req.path}` });
+  });
+
+  app.use(async (c, next) => {
+    c.set("requestId", randomUUID());
+    await next();
+    c.res.headers.set("X-Request-Id", c.get("requestId"));
+    c.res.headers.set("X-Content-Type-Options", "nosniff");
+  });
+  app.use(async (c, next) => {
+    const started = performance.now();
+    await next();
+    const { method, path } = c.req;
+    const ms = Math.round(performance.now() - started);
+    deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
+  });
+  app.route("/", healthRoutes(deps));
+  app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
+  app.use("/api/*", async (c, next) => {
+    // Logging in looks at no token: a stale one must not keep anybody out.
+    const isLogin = c.req.method === "POST" && c.req.path === "/api/sessions";
+    c.set("viewer", isLogin ? guest : await findViewer(deps.sql, readToken(c.req.raw.headers)));
+    c.set("context", {
+      sql: deps.sql,
+      viewer: c.get("viewer"),
+      catalogue: await deps.catalogue.current(),
+      links: deps.links,
+      secrets: deps.secrets,
+      client: {
+        ip: c.env?.address ?? "",
+        userAgent: c.req.header("user-agent") ?? "",
+        origin: new URL(c.req.url).origin,
+      },
+      isSignupOpen: deps.config.isSignupOpen,
+      listModels: deps.listModels,
+    });
+    await next();
+    // What depends on the caller must not be served to another.
+    if (!c.res.headers.has("Cache-Control")) c.res.headers.set("Cache-Control", "private, no-cache");
+    c.res.headers.append("Vary", "Authorization, Token, Origin");
+  });
+  app.route("/api/account", accountRoutes());
+  app.route("/api/files", fileRoutes(deps));
+  for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
+  return app;
+}
+
+/** The five generic handlers of one resource. */
+function resourceRoutes(resource: Resource, deps: Deps) {
+  const routes = new Hono<Env>();
+
+  routes.get("/", async (c) => c.json(await list(resource, new URL(c.req.url).searchParams, c.get("context"))));
+  if (resource.create) {
+    routes.post("/", async (c) => {
+      if (resource.create?.by !== "guests" && c.get("viewer").id === null) throw new Problem("token-required");
+      const body = await readJson(c.req.raw);
+      const { object, etag, id } = await create(resource, body, c.get("context"));
+      return c.json(object, 201, { Location: `/api/${resource.name}/${id}`, ETag: etag });
+    });
+  }
+  routes.all("/", methodNotAllowed(resource.create ? "GET, HEAD, POST" : "GET, HEAD"));
+
+  const isLive = Object.values(resource.fields).some((field) => field.live);
+  routes.get("/:id", async (c) => {
+    refuseQuery(new URL(c.req.url).searchParams);
+    const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
+    // Live fields move without a version: an answer that holds them is never "not modified".
+    if (!isLive && c.req.header("if-none-match")?.split(",").some((tag) => tag.trim() === etag)) {
+      return c.body(null, 304, { ETag: etag });
+    }
+    return c.json(object, 200, { ETag: etag });
+  });
+  if (resource.patch) {
+    routes.patch("/:id", async (c) => {
+      if (c.get("viewer").id === null) throw new Problem("token-required");
+      const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
+      const ifMatch = c.req.header("if-match") ?? null;
+      const { object, etag } = await patch(resource, c.req.param("id"), body, c.get("context"), ifMatch);
+      if (resource.name === "params") deps.catalogue.forget();
+      return c.json(object, 200, { ETag: etag });
+    });
+  }
+  if (resource.remove) {
+    routes.delete("/:id", async (c) => {
+      await remove(resource, c.req.param("id"), c.get("context"), c.req.header("if-match") ?? null);
+      return c.body(null, 204);
+    });
+  }
+  const allowed = ["GET", "HEAD", ...(resource.patch ? ["PATCH"] : []), ...(resource.remove ? ["DELETE"] : [])];
+  routes.all("/:id", methodNotAllowed(allowed.join(", ")));
+  return routes;
+}

@@ -1,0 +1,32 @@
+/** The job queue as SQL sees it: a job added inside a transaction exists exactly when that transaction commits. */
+import type { Sql } from "./client.ts";
+
+/** Every job and its payload. The handlers are in jobs/. */
+export interface Jobs {
+  "prepare-task": { task_id: number };
+  dispatch: Record<string, never>;
+  "run-task": { task_id: number; epoch: number };
+  "probe-servers": { server_id?: number };
+  "cancel-run": { server_id: number; handle: unknown };
+  "delete-files": { keys: string[] };
+}
+
+/**
+ * @param key jobs waiting under one key collapse into one; a job that already runs does not count
+ */
+export async function addJob<Name extends keyof Jobs>(
+  sql: Sql,
+  name: Name,
+  payload: Jobs[Name],
+  { key = null, maxAttempts = 12 }: { key?: string | null; maxAttempts?: number } = {},
+): Promise<void> {
+  await sql`
+    select graphile_worker.add_job(
+      ${name}, ${sql.json(payload as never)}::json, job_key := ${key}, max_attempts := ${maxAttempts}::int
+    )
+  `;
+}
+
+export function dispatchSoon(sql: Sql): Promise<void> {
+  return addJob(sql, "dispatch", {}, { key: "dispatch" });
+}

@@ -1,0 +1,90 @@
+/** One run on one engine: started, or found again, and followed to its end. */
+import { randomUUID } from "node:crypto";
+import type { Sql } from "../db/client.ts";
+import { type Artifact, type Driver, EngineError, type EngineJob, type EngineTarget, type Phase } from "../drivers/driver.ts";
+import { type Lease, storeHandle } from "./lease.ts";
+import { LeaseLost } from "./outcome.ts";
+
+/** Without progress for so long, the run counts as stalled. Loading a large model from a slow disk takes minutes. */
+const stallMs: Record<Phase, number> = { loading: 15 * 60_000, steps: 5 * 60_000, saving: 5 * 60_000 };
+
+export interface Progress {
+  phase: Phase;
+  /** Share done, 0 to 1. */
+  fraction: number;
+  step: number;
+  loss?: number;
+}
+
+export interface Run {
+  sql: Sql;
+  driver: Driver;
+  target: EngineTarget;
+  lease: Lease;
+  /** Which run of the task this is. */
+  part: string;
+  job: EngineJob;
+  /** Aborting leaves the run on the engine as it is. */
+  signal: AbortSignal;
+  onProgress: (progress: Progress) => Promise<void>;
+}
+
+/**
+ * Goes on with the run that the lease's handle names, or starts one: the handle is stored before anything is submitted.
+ * @returns what the run produced
+ * @throws EngineError for every bad end; LeaseLost; the signal's reason
+ */
+export async function follow(run: Run): Promise<Artifact[]> {
+  const { sql, driver, target, lease, part, job, signal } = run;
+  const stall = new AbortController();
+  const watched = AbortSignal.any([signal, stall.signal]);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const expect = (phase: Phase) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      stall.abort(new EngineError("stalled", `The engine made no progress for ${stallMs[phase] / 60_000} minutes`));
+    }, stallMs[phase]);
+  };
+  expect("loading");
+  try {
+    let handle = lease.handle?.part === part ? lease.handle.run : null;
+    if (!handle) {
+      handle = driver.prepare(randomUUID(), job);
+      lease.handle = { part, run: handle };
+      if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
+      await driver.start(target, handle, job, watched);
+    }
+    const artifacts: Artifact[] = [];
+    for await (const event of driver.watch(target, handle, watched)) {
+      switch (event.type) {
+        case "progress":
+          expect(event.phase);
+          await run.onProgress({
+            phase: event.phase,
+            fraction: event.total > 0 ? event.step / event.total : 0,
+            step: event.step,
+            loss: event.loss,
+          });
+          break;
+        case "started":
+          expect("loading");
+          break;
+        case "artifact":
+          artifacts.push(event.artifact);
+          break;
+        case "finished":
+          return artifacts;
+        case "failed":
+          throw event.error;
+        case "lost":
+          throw new EngineError("engine-lost", "The engine restarted and forgot the run");
+        case "canceled":
+          // Ours cancels through the task, whose lease is gone by now; else somebody did it on the engine.
+          throw new EngineError("engine-failed", "The run was canceled on the engine");
+      }
+    }
+    throw new EngineError("engine-failed", "The engine's events ended without an outcome");
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,134 @@
+/** A task's stored rows as jobs for a driver. */
+import type { Sql } from "../db/client.ts";
+import { type EngineJob, EngineError, type InputFile, type ModelType, type Scheduler } from "../drivers/driver.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { ServerRow } from "./server.ts";
+
+export interface TaskRow {
+  id: number;
+  type: "train" | "infer";
+  user_id: number;
+  model_id: number | null;
+  base_model: "SD1.5" | "SD2";
+  attempts: number;
+}
+
+export interface ModelRow {
+  id: number;
+  name: string;
+  type: ModelType;
+  base_model: "SD1.5" | "SD2";
+  trigger_words: string;
+  model_path: string | null;
+  image: string | null;
+  epochs: number;
+  train: { resolution: number; learning_rate: number; rank: number; batch_size: number; seed: number };
+  manifest: { key: string; caption: string }[];
+}
+
+export interface ImageRow {
+  id: number;
+  prompt: string;
+  negative_prompt: string;
+  width: number;
+  height: number;
+  num_inference_steps: number;
+  guidance_scale: number;
+  scheduler: Scheduler;
+  seed: number;
+  from_image: string | null;
+  strength: number | null;
+}
+
+export async function findModel(sql: Sql, id: number | null): Promise<ModelRow | null> {
+  const [row] = await sql<ModelRow[]>`
+    select id, name, type, base_model, trigger_words, model_path, image, epochs, train, manifest
+    from models
+    where id = ${id}
+  `;
+  return row ?? null;
+}
+
+/** The images of a task that are still to be made, in order. */
+export function pendingImages(sql: Sql, taskId: number): Promise<ImageRow[]> {
+  return sql<ImageRow[]>`
+    select id, prompt, negative_prompt, width, height, num_inference_steps, guidance_scale, scheduler, seed,
+      from_image, strength
+    from images
+    where task_id = ${taskId}
+      and status <> 'success'
+    order by id
+  `;
+}
+
+/** A stored file as a driver takes it. @throws EngineError "bad-input" when it is gone */
+export async function inputFile(sql: Sql, storage: Storage, key: string): Promise<InputFile> {
+  const [file] = await sql<{ hash: string; size: number }[]>`select hash, size from files where key = ${key}`;
+  if (!file) throw new EngineError("bad-input", "A file that the task needs has been deleted");
+  return {
+    hash: file.hash,
+    size: file.size,
+    extension: key.split(".").at(-1) ?? "bin",
+    async stream() {
+      const object = await storage.get(key);
+      if (!object) throw new EngineError("bad-input", "A file that the task needs is missing from the storage");
+      return object.stream();
+    },
+  };
+}
+
+/** The server's file for a base model. @throws EngineError "model-missing" */
+export function checkpointOf(server: ServerRow, baseModel: "SD1.5" | "SD2"): string {
+  const checkpoint = server.checkpoints[baseModel];
+  if (!checkpoint) throw new EngineError("model-missing", `The server has no checkpoint for ${baseModel}`);
+  return checkpoint;
+}
+
+export async function trainingJob(sql: Sql, storage: Storage, server: ServerRow, model: ModelRow): Promise<EngineJob> {
+  return {
+    kind: "train",
+    type: model.type,
+    checkpoint: checkpointOf(server, model.base_model),
+    pictures: await Promise.all(
+      model.manifest.map(async ({ key, caption }) => ({ image: await inputFile(sql, storage, key), caption })),
+    ),
+    steps: model.epochs,
+    learningRate: model.train.learning_rate,
+    rank: model.train.rank,
+    batchSize: model.train.batch_size,
+    resolution: model.train.resolution,
+    seed: model.train.seed,
+  };
+}
+
+export async function inferenceJob(
+  sql: Sql,
+  storage: Storage,
+  server: ServerRow,
+  image: ImageRow,
+  task: Pick<TaskRow, "base_model">,
+  model: ModelRow | null,
+): Promise<EngineJob> {
+  const fromKey = image.from_image?.replace("/api/files/", "");
+  return {
+    kind: "infer",
+    checkpoint: checkpointOf(server, task.base_model),
+    prompt: image.prompt,
+    negativePrompt: image.negative_prompt,
+    width: image.width,
+    height: image.height,
+    steps: image.num_inference_steps,
+    guidanceScale: image.guidance_scale,
+    scheduler: image.scheduler,
+    seed: image.seed,
+    from: fromKey ? { image: await inputFile(sql, storage, fromKey), strength: image.strength ?? 1 } : undefined,
+    model: model?.model_path
+      ? {
+          type: model.type,
+          file: await inputFile(sql, storage, model.model_path),
+          weight: 1,
+          triggerWords: model.trigger_words,
+        }
+      : undefined,
+  };
+}

@@ -1,0 +1,59 @@
+/** How an attempt ends: every write here is fenced by the lease's epoch. */
+import type { Sql } from "../db/client.ts";
+import { dispatchSoon } from "../db/queue.ts";
+import type { EngineError } from "../drivers/driver.ts";
+import type { Lease } from "./lease.ts";
+
+/** The lease has gone to another, or the task was canceled or deleted: stop, and write nothing. */
+export class LeaseLost extends Error {
+  override readonly name = "LeaseLost";
+}
+
+export interface TaskError {
+  class: string;
+  detail: string;
+}
+
+/** Runs `work` in a transaction that holds the task's row, if the lease still stands. @throws LeaseLost */
+export async function fenced<T>(sql: Sql, lease: Lease, work: (tx: Sql) => Promise<T>): Promise<T> {
+  const done = await sql.begin(async (tx) => {
+    const [task] = await tx`
+      select from tasks where id = ${lease.taskId} and lease_epoch = ${lease.epoch} and status = 'running' for update
+    `;
+    if (!task) throw new LeaseLost();
+    return { value: await work(tx as unknown as Sql) };
+  });
+  return (done as { value: T }).value;
+}
+
+/** Ends the attempt and frees the slot, in the transaction that writes the outcome. */
+export async function finish(
+  tx: Sql,
+  lease: Lease,
+  outcome: { status: "success" } | { status: "error"; error: TaskError } | { status: "waiting" },
+): Promise<void> {
+  await tx`delete from leases where task_id = ${lease.taskId}`;
+  const isOver = outcome.status !== "waiting";
+  await tx`
+    update tasks
+    set status = ${outcome.status},
+      progress = case ${outcome.status} when 'success' then 100 when 'waiting' then 0 else progress end,
+      stage = null,
+      error = ${outcome.status === "error" ? tx.json(outcome.error as never) : null},
+      finished_at = case when ${isOver} then now() end,
+      waiting_at = case when ${isOver} then waiting_at else now() end
+    where id = ${lease.taskId}
+  `;
+  await dispatchSoon(tx);
+}
+
+/** Attempts at most; an engine that forgets its runs is not the task's fault, so it may happen more often. */
+const maxAttempts = { failed: 3, lost: 10 };
+
+/** Whether the task goes back into the queue after this error. */
+export function isWorthRetrying(error: EngineError, attempts: number): boolean {
+  if (!error.isRetryable) return false;
+  // The server is set aside until it answers, so this cannot spin.
+  if (error.errorClass === "unreachable") return true;
+  return attempts < (error.errorClass === "engine-lost" ? maxAttempts.lost : maxAttempts.failed);
+}

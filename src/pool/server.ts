@@ -1,0 +1,40 @@
+/** A server's row as the drivers need it. */
+import type { Secrets } from "../auth/secrets.ts";
+import type { Sql } from "../db/client.ts";
+import type { EngineName, EngineTarget, ProbeReport } from "../drivers/driver.ts";
+
+export interface ServerRow {
+  id: number;
+  type: "train" | "infer";
+  engine: EngineName | null;
+  status: string;
+  ip: string;
+  port: number;
+  tls: boolean;
+  tls_ca: string | null;
+  username: string;
+  password_sealed: string | null;
+  checkpoints: Partial<Record<"SD1.5" | "SD2", string>>;
+  facts: Partial<ProbeReport>;
+  failures: number;
+}
+
+export async function findServer(sql: Sql, id: number): Promise<ServerRow | null> {
+  const [row] = await sql<ServerRow[]>`
+    select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, checkpoints, facts, failures
+    from servers
+    where id = ${id}
+  `;
+  return row ?? null;
+}
+
+export function toTarget(server: ServerRow, secrets: Secrets): EngineTarget {
+  return {
+    host: server.ip,
+    port: server.port,
+    tls: server.tls,
+    tlsCa: server.tls_ca ?? undefined,
+    username: server.username || undefined,
+    password: server.password_sealed ? secrets.open(server.password_sealed) : undefined,
+  };
+}

@@ -1,0 +1,27 @@
+/** What the app and its routes share of HTTP. */
+import { Problem } from "../problems.ts";
+import type { Viewer } from "../auth/viewer.ts";
+import type { Context } from "./define.ts";
+
+/** What the server hands in beside the request. */
+export interface Bindings {
+  /** Address of the socket's other end. */
+  address?: string;
+}
+
+export interface Env {
+  Bindings: Bindings;
+  Variables: { requestId: string; viewer: Viewer; context: Context };
+}
+
+export function methodNotAllowed(allow: string) {
+  return () => {
+    throw new Problem("method-not-allowed", { detail: `Allowed: ${allow}`, headers: { Allow: allow } });
+  };
+}
+
+/** @throws Problem "invalid-query": a detail takes no parameters, and a typing error must not pass for a filter */
+export function refuseQuery(query: URLSearchParams): void {
+  const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "a detail takes no parameters" }));
+  if (errors.length > 0) throw new Problem("invalid-query", { detail: "A detail takes no parameters", errors });
+}
