@@ -7,8 +7,10 @@ import { link, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:f
 import { dirname, join } from "node:path";
 import { Problem } from "../problems.ts";
 import { checkKey, isKey } from "./keys.ts";
-import { onDisk, spool, streamFile, sweepTemporary } from "./spool.ts";
+import { onDisk, spool, streamFile, sweepTemporary, tooLarge } from "./spool.ts";
 import type { Storage } from "./storage.ts";
+
+type Body = Parameters<Storage["put"]>[1];
 
 /** Made when first written to; opening touches nothing. The directory belongs to the store alone. */
 export function createDiskStorage(directory: string): Storage {
@@ -29,6 +31,17 @@ export function createDiskStorage(directory: string): Storage {
     return join(temporaryDirectory, randomUUID());
   }
 
+  /** A file of ours on the same file system is linked rather than copied: a model may have 8 GB. */
+  async function bringIn(body: Body, path: string, maxBytes?: number): Promise<{ size: number; hash: string }> {
+    if (!("path" in body)) return spool(body instanceof Uint8Array ? once(body) : body, path, maxBytes);
+    if (body.size > (maxBytes ?? body.size)) throw tooLarge(maxBytes ?? 0);
+    const isLinked = await link(body.path, path).then(
+      () => true,
+      () => false, // another file system, or one without links
+    );
+    return isLinked ? body : spool(streamFile(body.path, 0, body.size - 1), path);
+  }
+
   /** Both the file's name and the directories above it must be on the disk before we say that it is stored. */
   async function publish(from: string, key: string): Promise<void> {
     const parent = dirname(place(key));
@@ -42,7 +55,7 @@ export function createDiskStorage(directory: string): Storage {
     async put(key, body, { maxBytes }) {
       checkKey(key);
       const path = await temporaryPath();
-      const { size, hash } = await spool(body instanceof Uint8Array ? once(body) : body, path, maxBytes);
+      const { size, hash } = await bringIn(body, path, maxBytes);
       try {
         await onDisk(() => publish(path, key));
       } catch (error) {
@@ -74,6 +87,10 @@ export function createDiskStorage(directory: string): Storage {
     },
 
     async signedUrl() {
+      return null;
+    },
+
+    async signedUpload() {
       return null;
     },
 

@@ -1,4 +1,5 @@
 /** Where files lie: the interface of both stores. Keys are made by us, never by a caller: `pictures/ab/abcd….png`. */
+import type { SpooledFile } from "./spool.ts";
 
 export interface StoredObject {
   /** Size of the whole object in bytes, also when only a range of it is streamed. */
@@ -15,13 +16,14 @@ export interface ByteRange {
 export interface Storage {
   /**
    * Stores a body under a key: whole or not at all, also when the process dies halfway. Storing the same key again
-   * replaces it.
+   * replaces it. A file that is already on our disk (an upload) is best given as such: the disk store then links it,
+   * S3 sends it, and neither copies it first. Its owner still removes it.
    * @returns the size in bytes and the sha256 (lower-case hex) of what was written
    * @throws Problem "too-large" when the body is longer than `maxBytes`; "storage-unavailable" when the store fails
    */
   put(
     key: string,
-    body: ReadableStream<Uint8Array> | Uint8Array,
+    body: ReadableStream<Uint8Array> | Uint8Array | SpooledFile,
     options: { contentType: string; maxBytes?: number },
   ): Promise<{ size: number; hash: string }>;
 
@@ -48,6 +50,12 @@ export interface Storage {
     key: string,
     options: { ttlSeconds: number; contentType: string; fileName?: string },
   ): Promise<string | null>;
+
+  /**
+   * A URL to which a client may PUT exactly `size` bytes of `contentType` within `ttlSeconds`, or null where the store
+   * has none (disk). What arrives there is judged by nobody: read it before it counts as stored.
+   */
+  signedUpload(key: string, options: { ttlSeconds: number; contentType: string; size: number }): Promise<string | null>;
 
   /** The store's own lasting id, made at first use: a process on another store must notice. */
   id(): Promise<string>;
