@@ -1,3 +1,4 @@
+/** The node classes that train and save a LoRA, in two shapes: before and after ComfyUI's new node schema. */
 import { join } from "node:path";
 import { type EngineFiles, sha256, writeWhole } from "./files.ts";
 import {
