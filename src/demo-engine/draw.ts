@@ -2,13 +2,15 @@
  * Drawing: a scene laid out by the seed, coloured by the prompt's palette or a LoRA's. Everything is a function of
  * the request, so equal requests give equal bytes; nothing of it comes from a diffusion model.
  */
-import { byteFromLinear, labFromLinear, linearFromByte, mixLab, Ramp, type Swatch } from "./color.ts";
+
+import { Texture } from "./brush.ts";
+import { byteFromLinear, labFromLinear, linearFromByte, Ramp } from "./color.ts";
 import { stampMark } from "./mark.ts";
 import { createPace } from "./pace.ts";
+import { applyStyle, basePalette } from "./palette.ts";
 import type { Picture } from "./picture.ts";
-import { createNoise, createRandom } from "./random.ts";
+import { createRandom } from "./random.ts";
 import { createScene, type Sample, type Scene } from "./scenes.ts";
-import { patchEdge, wordsOf } from "./style.ts";
 import type { AppliedStyle } from "./values.ts";
 
 export interface DrawRequest {
@@ -95,7 +97,10 @@ class Canvas {
       detail: steps / (steps + 12),
       bend: 0.7 + 0.5 * layout() + Math.min(cfg, 30) / 40,
     });
-    const palette = styles.reduce((mixed, style) => applyStyle(mixed, style, prompt), basePalette(request));
+    const palette = styles.reduce(
+      (mixed, style) => applyStyle(mixed, style, prompt),
+      basePalette(request.checkpoint, prompt),
+    );
     this.ramp = new Ramp(palette);
     this.accent = this.ramp.accent;
     this.contrast = 0.72 + 0.05 * Math.min(cfg, 20);
@@ -110,7 +115,8 @@ class Canvas {
     this.glow = new Float32Array(size);
     this.data = new Uint8Array(size * 3);
     // One row of fine grain, read from changing places, breaks the banding of smooth gradients.
-    const grain = createRandom(`grain ${layoutKey(request)} ${steps} ${cfg}`);
+    const applied = styles.map(({ style, strength }) => `${style.hash} ${strength}`);
+    const grain = createRandom(`grain ${layoutKey(request)} ${steps} ${cfg} ${applied}`);
     this.grain = Float32Array.from({ length: 4093 }, () => grain() - 0.5);
   }
 
@@ -191,58 +197,12 @@ class Canvas {
 }
 
 /**
- * The name of the random stream that lays out the picture. Size, steps and cfg are left out: they change how the
- * picture is drawn, not what it shows.
+ * The name of the random stream that lays out the picture. Size, steps, cfg and styles are left out: they change how
+ * the picture is drawn, not what it shows, so that somebody can compare.
  */
 function layoutKey(request: DrawRequest): string {
-  const { checkpoint, prompt, negativePrompt, clipSkip, seed, index, sampler, scheduler, styles } = request;
-  const applied = styles.map(({ style, strength }) => [style.hash, strength]);
-  return JSON.stringify([checkpoint, prompt, negativePrompt, clipSkip, seed, index, sampler, scheduler, applied]);
-}
-
-/** A palette out of the prompt alone: one family of hues, and an accent across the wheel. */
-function basePalette({ prompt, checkpoint }: DrawRequest): Swatch[] {
-  const random = createRandom(`palette ${checkpoint} ${prompt}`);
-  const hue = random() * 2 * Math.PI;
-  const drift = (0.5 + random() * 0.9) * (random() < 0.5 ? -1 : 1);
-  const swatches = Array.from({ length: 5 }, (_, i): Swatch => {
-    const angle = hue + (drift * i) / 4;
-    const vivid = [0.05, 0.095, 0.11, 0.085, 0.04][i] ?? 0.1;
-    return { color: [0.17 + i * 0.19, Math.cos(angle) * vivid, Math.sin(angle) * vivid], share: 0.2 };
-  });
-  const across = hue + Math.PI * (0.85 + random() * 0.3);
-  swatches.push({ color: [0.74, Math.cos(across) * 0.15, Math.sin(across) * 0.15], share: 0 });
-  return swatches;
-}
-
-/** Moves a palette towards a style's; a negative strength moves it away. */
-function applyStyle(palette: Swatch[], { style, strength }: AppliedStyle, prompt: string): Swatch[] {
-  if (strength === 0) return palette;
-  const named = wordsOf(prompt).some((word) => style.words.has(word));
-  const share = Math.max(-1, Math.min(1, strength * (named ? 1 : 0.9)));
-  const ordered = [...style.palette].sort((x, y) => x.color[0] - y.color[0]);
-  const stretched = stretchLightness(ordered);
-  return [...palette]
-    .sort((x, y) => x.color[0] - y.color[0])
-    .map((swatch, i) => {
-      const other = stretched[Math.round((i * (stretched.length - 1)) / Math.max(1, palette.length - 1))] ?? swatch;
-      return {
-        color: mixLab(swatch.color, other.color, share),
-        share: swatch.share + (other.share - swatch.share) * Math.abs(share),
-      };
-    });
-}
-
-/** Pictures of one flat lightness would give flat drawings: the darkest and the lightest are pulled apart a little. */
-function stretchLightness(palette: Swatch[]): Swatch[] {
-  const low = palette[0]?.color[0] ?? 0;
-  const span = (palette.at(-1)?.color[0] ?? 1) - low;
-  const wanted = Math.max(span, 0.55);
-  const start = Math.max(0.06, Math.min(low, 0.95 - wanted) - (wanted - span) * 0.3);
-  return palette.map(({ color, share }, i) => {
-    const place = span > 0.02 ? (color[0] - low) / span : i / Math.max(1, palette.length - 1);
-    return { color: [start + place * wanted, color[1], color[2]], share };
-  });
+  const { checkpoint, prompt, negativePrompt, clipSkip, seed, index, sampler, scheduler } = request;
+  return JSON.stringify([checkpoint, prompt, negativePrompt, clipSkip, seed, index, sampler, scheduler]);
 }
 
 function sourceTone(source: Picture, at: number): number {
@@ -261,73 +221,4 @@ function shrinkTo(source: Picture, width: number, height: number): Picture {
     }
   }
   return { width, height, data };
-}
-
-/** The brush strokes of the applied styles, laid over the picture in overlapping soft patches. */
-class Texture {
-  private constructor(
-    private readonly width: number,
-    private readonly values: Float32Array,
-  ) {}
-
-  /** Null when no style has a brush, or all are applied with no strength. */
-  static of(styles: AppliedStyle[], random: () => number, width: number, height: number): Texture | null {
-    const brushes = styles.filter(({ style, strength }) => strength !== 0 && style.brush.patterns.length > 0);
-    if (brushes.length === 0) return null;
-    const values = new Float32Array(width * height);
-    const noise = createNoise(random);
-    const cell = Math.max(1, Math.round(Math.min(width, height) / 170));
-    const edge = patchEdge * cell;
-    const stride = Math.max(1, edge >> 1);
-    // Hann windows at half their width add up to one: no seams.
-    const window = Float32Array.from(
-      { length: edge },
-      (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * (i + 0.5)) / edge),
-    );
-    for (const { style, strength } of brushes) {
-      const strongest = Math.max(...style.brush.spread) || 1;
-      const gains = style.brush.spread.map(
-        (spread) => (spread / strongest) * Math.max(-2, Math.min(2, strength)) * 0.3,
-      );
-      for (let top = -stride; top < height; top += stride) {
-        for (let left = -stride; left < width; left += stride) {
-          const pattern = new Float32Array(patchEdge * patchEdge);
-          style.brush.patterns.forEach((feature, r) => {
-            // Neighbouring patches have similar strokes, so they run on into each other.
-            const amount = noise(left / (edge * 2.7) + r * 31, top / (edge * 2.7)) * (gains[r] ?? 0);
-            for (let i = 0; i < pattern.length; i++)
-              pattern[i] = (pattern[i] as number) + amount * (feature[i] as number);
-          });
-          const rowEnd = Math.min(edge, height - top);
-          const columnEnd = Math.min(edge, width - left);
-          for (let y = Math.max(0, -top); y < rowEnd; y++) {
-            for (let x = Math.max(0, -left); x < columnEnd; x++) {
-              const at = (top + y) * width + left + x;
-              const value = bilinear(pattern, (x + 0.5) / cell - 0.5, (y + 0.5) / cell - 0.5);
-              values[at] = (values[at] as number) + value * (window[x] as number) * (window[y] as number);
-            }
-          }
-        }
-      }
-    }
-    return new Texture(width, values);
-  }
-
-  at(x: number, y: number): number {
-    return this.values[y * this.width + x] as number;
-  }
-}
-
-function bilinear(pattern: Float32Array, x: number, y: number): number {
-  const last = patchEdge - 1;
-  const x0 = Math.max(0, Math.min(last, Math.floor(x)));
-  const y0 = Math.max(0, Math.min(last, Math.floor(y)));
-  const x1 = Math.min(last, x0 + 1);
-  const y1 = Math.min(last, y0 + 1);
-  const fx = Math.max(0, Math.min(1, x - x0));
-  const fy = Math.max(0, Math.min(1, y - y0));
-  const read = (column: number, row: number) => pattern[row * patchEdge + column] as number;
-  const upper = read(x0, y0) + (read(x1, y0) - read(x0, y0)) * fx;
-  const lower = read(x0, y1) + (read(x1, y1) - read(x0, y1)) * fx;
-  return upper + (lower - upper) * fy;
 }

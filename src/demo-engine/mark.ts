@@ -1,15 +1,15 @@
-/** The small "demo" in a corner of every picture: nobody shall take one for the work of a real model. */
+/** The small "DEMO" in a corner of every picture: nobody shall take one for the work of a real model. */
 import type { Picture } from "./picture.ts";
 
-/** Three by five pixels a letter; an own font, for which fonts a machine has varies. */
+/** Five pixels high; an own font, because which fonts a machine has varies. */
 const letters: Record<string, string[]> = {
-  d: ["..#", "..#", "###", "#.#", "###"],
-  e: ["###", "#.#", "###", "#..", "###"],
-  m: ["....." /* five wide */, ".....", "####.", "#.#.#", "#.#.#"],
-  o: ["...", "...", "###", "#.#", "###"],
+  D: ["##.", "#.#", "#.#", "#.#", "##."],
+  E: ["###", "#..", "##.", "#..", "###"],
+  M: ["#...#", "##.##", "#.#.#", "#...#", "#...#"],
+  O: [".#.", "#.#", "#.#", "#.#", ".#."],
 };
 
-const word = rows("demo");
+const word = rows("DEMO");
 
 /** Draws the mark into `picture`, about a twentieth of its height; a picture too small for it takes what fits. */
 export function stampMark(picture: Picture): void {

@@ -120,8 +120,8 @@ async function sample(inputs: NodeInputs, run: NodeRun): Promise<NodeResult> {
     );
   }
   const model = inputs.value("model", "MODEL");
-  const positive = join2(inputs.value("positive", "CONDITIONING").conditionings);
-  const negative = join2(inputs.value("negative", "CONDITIONING").conditionings);
+  const positive = joinAll(inputs.value("positive", "CONDITIONING").conditionings);
+  const negative = joinAll(inputs.value("negative", "CONDITIONING").conditionings);
   const steps = inputs.number("steps");
   const denoise = inputs.number("denoise");
   const pictures: Picture[] = [];
@@ -156,7 +156,8 @@ async function sample(inputs: NodeInputs, run: NodeRun): Promise<NodeResult> {
   return { outputs: [{ type: "LATENT", width, height, count, pictures }] };
 }
 
-function join2(conditionings: Conditioning[]): Conditioning {
+/** Prompts that were combined read as one. */
+function joinAll(conditionings: Conditioning[]): Conditioning {
   return {
     text: conditionings.map((conditioning) => conditioning.text).join("\n"),
     clipSkip: conditionings[0]?.clipSkip ?? 1,

@@ -5,6 +5,7 @@
 import { Executor } from "./execution.ts";
 import { EngineFiles } from "./files.ts";
 import type { NodeClass, NodeClasses } from "./nodes.ts";
+import { datasetNodesA, datasetNodesC } from "./nodes-dataset.ts";
 import { pictureNodes } from "./nodes-picture.ts";
 import { trainingNodesA, trainingNodesC } from "./nodes-training.ts";
 import { PromptQueue } from "./queue.ts";
@@ -44,8 +45,8 @@ interface SocketData {
 }
 
 const generations = {
-  A: { nodes: trainingNodesA, version: "0.3.64-demo", unknownNodeType: "invalid_prompt" },
-  C: { nodes: trainingNodesC, version: "0.38.0-demo", unknownNodeType: "missing_node_type" },
+  A: { nodes: { ...datasetNodesA, ...trainingNodesA }, version: "0.3.64-demo", unknownNodeType: "invalid_prompt" },
+  C: { nodes: { ...datasetNodesC, ...trainingNodesC }, version: "0.38.0-demo", unknownNodeType: "missing_node_type" },
 } as const;
 
 /** Starts an engine and resolves once it listens. Queue and history begin empty. */
