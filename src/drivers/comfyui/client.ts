@@ -50,7 +50,7 @@ export class ComfyClient {
         await response.body?.cancel();
         return null;
       }
-      return parse(await accept(response), schema);
+      return readJson(response, schema);
     });
   }
 
@@ -126,8 +126,9 @@ export function refusal(status: number): EngineError {
   return new EngineError("engine-failed", `The engine answered with an error (${status})`);
 }
 
-async function parse<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
-  const text = await response.text();
+/** The body of a 2xx answer, parsed. @throws EngineError also for another status or shape */
+export async function readJson<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
+  const text = await (await accept(response)).text();
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {
