@@ -27,7 +27,8 @@ export class ComfyClient {
     private readonly target: EngineTarget,
     private readonly timeoutMs: number,
   ) {
-    this.host = `${target.host.includes(":") ? `[${target.host}]` : target.host}:${target.port}`;
+    const isBareIpv6 = target.host.includes(":") && !target.host.startsWith("[");
+    this.host = `${isBareIpv6 ? `[${target.host}]` : target.host}:${target.port}`;
     this.tls = target.tlsCa ? { ca: target.tlsCa } : undefined;
     this.authorization = target.username ? { authorization: basic(target.username, target.password ?? "") } : {};
   }

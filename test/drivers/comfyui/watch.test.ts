@@ -188,6 +188,12 @@ test.each([
     message: "The engine failed in KSampler: [Errno 2] No such file or directory: '…'",
   },
   {
+    type: "PIL.UnidentifiedImageError",
+    says: "cannot identify image file '/home/gpu/ComfyUI/input/0001.png'",
+    errorClass: "bad-input",
+    message: "The engine cannot read one of the job's pictures",
+  },
+  {
     type: "ValueError",
     says: "cannot read C:\\Users\\gpu\\model.pt and/or 1/2 of it",
     errorClass: "engine-failed",
@@ -198,7 +204,7 @@ test.each([
   engine.failure = { exception_type: type, exception_message: says };
   const handle = await begin();
   const last = (await follow(driver, engine.target, handle)).at(-1);
-  expect(last).toMatchObject({ type: "failed", error: { errorClass, message, isRetryable: true } });
+  expect(last).toMatchObject({ type: "failed", error: { errorClass, message } });
 });
 
 test("an engine that reports success but has no model has failed", async () => {
@@ -217,6 +223,15 @@ test.each(["A", "C"] as const)("canceling in generation %s never interrupts anot
   await driver.cancel(engine.target, waiting, signal);
   expect(engine.requests.map(({ line }) => line)).not.toContain("POST /interrupt");
   expect(engine.isRunning(running.runId)).toBe(true);
+});
+
+test("two processes may follow the same run at once, though they take the socket from each other", async () => {
+  open();
+  const handle = await begin(inferenceJob(), "steps");
+  const stories = [0, 1].map(() => follow(createComfyuiDriver({ pace }), engine.target, handle));
+  await engine.until(() => engine.connections === 2);
+  engine.release();
+  for (const events of await Promise.all(stories)) expect(typesOf(events).at(-1)).toBe("finished");
 });
 
 test("nothing stays open when the watching ends early", async () => {
