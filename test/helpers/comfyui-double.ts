@@ -35,7 +35,7 @@ export class ComfyuiDouble {
   readonly embeddings: string[] = [];
   readonly hypernetworks: string[] = [];
   /** Answers in the engine's place when it returns something. */
-  intercept: ((request: Request, url: URL) => Response | Promise<Response> | undefined) | null = null;
+  intercept: ((request: Request, url: URL) => Response | undefined | Promise<Response | undefined>) | null = null;
   /** Where runs stand still until `release`. */
   held: "queue" | "steps" | null = null;
   /** Sends no events to anyone, though the connections stay. */
@@ -44,6 +44,10 @@ export class ComfyuiDouble {
   failure: { exception_type: string; exception_message: string } | null = null;
   /** Previews per step, in the format of the socket's client. */
   previews = 0;
+  /** As a build that does not know the newer format of previews. */
+  ignoresFlags = false;
+  /** Said of the next graph, which is accepted all the same: one of its branches would be skipped. */
+  nodeErrors: object | null = null;
   maxUploadBytes = 100 * 1024 * 1024;
   readonly info: Record<string, NodeDescription>;
 
@@ -70,7 +74,7 @@ export class ComfyuiDouble {
       websocket: {
         open: (socket) => this.welcome(socket),
         message: (socket, message) => {
-          if (String(message).includes("supports_preview_metadata")) this.announced.add(socket);
+          if (!this.ignoresFlags && String(message).includes("supports_preview_metadata")) this.announced.add(socket);
           this.changed();
         },
         close: (socket) => {
@@ -131,6 +135,11 @@ export class ComfyuiDouble {
     this.history.delete(id);
   }
 
+  /** The trap: the end of an old connection makes the engine forget the new one that has the same id. */
+  loseClient(clientId: string): void {
+    this.sockets.delete(clientId);
+  }
+
   dropSockets(): void {
     for (const socket of this.open) socket.terminate();
   }
@@ -189,7 +198,7 @@ export class ComfyuiDouble {
     try {
       const { credentials } = this.options;
       if (credentials) {
-        const expected = `Basic ${btoa(`${credentials.username}:${credentials.password}`)}`;
+        const expected = `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64")}`;
         if (request.headers.get("authorization") !== expected) return new Response("who?", { status: 401 });
       }
       const instead = await this.intercept?.(request, url);
@@ -224,6 +233,13 @@ export class ComfyuiDouble {
       return Response.json(entry ? { [second]: entry } : {});
     }
     if (first === "view") return this.view(request, url);
+    if (line.startsWith("POST /api/jobs/") && this.options.generation === "C") {
+      const id = url.pathname.split("/")[3] ?? "";
+      const cancelled = this.isRunning(id) || this.pending.some((item) => item.id === id);
+      this.pending = this.pending.filter((item) => item.id !== id);
+      this.isInterrupted ||= this.isRunning(id);
+      return Response.json({ cancelled });
+    }
     switch (line) {
       case "GET /system_stats":
         return Response.json({
@@ -291,7 +307,9 @@ export class ComfyuiDouble {
     this.submitted.push(item);
     this.pending.push(item);
     void this.work();
-    return Response.json({ prompt_id: id, number: item.number, node_errors: {} });
+    const node_errors = this.nodeErrors ?? {};
+    this.nodeErrors = null;
+    return Response.json({ prompt_id: id, number: item.number, node_errors });
   }
 
   /** One at a time, as the engine does. */
@@ -386,8 +404,7 @@ export class ComfyuiDouble {
       return { images: [{ filename, subfolder, type: "output" }] };
     }
     // The engine reports nothing of a saved LoRA.
-    if (class_type.startsWith("SaveLoRA"))
-      this.files.set(`output/${subfolder}/${name}safetensors`, new Uint8Array(300_000));
+    if (class_type.startsWith("SaveLoRA")) this.files.set(`output/${subfolder}/${name}safetensors`, model());
     return null;
   }
 }
@@ -397,6 +414,17 @@ const wire = (item: Item) => [item.number, item.id, item.graph, { client_id: ite
 function word(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value);
+  return bytes;
+}
+
+/** A whole safetensors file: length, header, data. */
+function model(): Uint8Array<ArrayBuffer> {
+  const dataBytes = 300_000;
+  const header = { "a.lora_up.weight": { dtype: "F32", shape: [dataBytes / 4], data_offsets: [0, dataBytes] } };
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const bytes = new Uint8Array(8 + text.length + dataBytes);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(text.length), true);
+  bytes.set(text, 8);
   return bytes;
 }
 

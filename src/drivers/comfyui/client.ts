@@ -27,7 +27,8 @@ export class ComfyClient {
     private readonly target: EngineTarget,
     private readonly timeoutMs: number,
   ) {
-    this.host = `${target.host.includes(":") ? `[${target.host}]` : target.host}:${target.port}`;
+    const isBareIpv6 = target.host.includes(":") && !target.host.startsWith("[");
+    this.host = `${isBareIpv6 ? `[${target.host}]` : target.host}:${target.port}`;
     this.tls = target.tlsCa ? { ca: target.tlsCa } : undefined;
     this.authorization = target.username ? { authorization: basic(target.username, target.password ?? "") } : {};
   }
@@ -50,7 +51,7 @@ export class ComfyClient {
         await response.body?.cancel();
         return null;
       }
-      return parse(await accept(response), schema);
+      return readJson(response, schema);
     });
   }
 
@@ -126,8 +127,9 @@ export function refusal(status: number): EngineError {
   return new EngineError("engine-failed", `The engine answered with an error (${status})`);
 }
 
-async function parse<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
-  const text = await response.text();
+/** The body of a 2xx answer, parsed. @throws EngineError also for another status or shape */
+export async function readJson<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
+  const text = await (await accept(response)).text();
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {

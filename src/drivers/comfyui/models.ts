@@ -2,10 +2,10 @@
  * Model files on the engine. The engine reads `output/loras` and `output/checkpoints` besides its own folders, so an
  * upload into them makes a model usable without access to the host; there is no such way for the other types.
  */
-import { setTimeout as pause } from "node:timers/promises";
 import { EngineError, type EngineModels, type InputFile } from "../driver.ts";
 import { features, names } from "./answers.ts";
 import type { ComfyClient } from "./client.ts";
+import { pause } from "./pause.ts";
 import { tooLarge, upload } from "./upload.ts";
 import { findFile } from "./view.ts";
 
@@ -78,7 +78,7 @@ export async function placeModel(
     const name = await find();
     if (name) return name;
     if (Date.now() >= until) break;
-    await pause(100, undefined, { signal });
+    await pause(100, signal);
   }
   throw new EngineError("model-missing", "The server does not list a model that was sent to it");
 }

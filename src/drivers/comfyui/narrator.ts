@@ -30,10 +30,15 @@ export class Narrator {
   }
 
   running(): void {
+    this.started();
+    this.advance("loading", 0);
+  }
+
+  /** Also for a run that had ended before anyone looked. */
+  started(): void {
     if (this.isStarted) return;
     this.isStarted = true;
     this.tell({ type: "started" });
-    this.advance("loading", 0);
   }
 
   /** Returns true when the frame hints that the run has ended. */

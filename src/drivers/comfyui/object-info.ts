@@ -64,9 +64,14 @@ export function offers(info: NodeInfo, name: string, value: string): boolean {
  * @throws EngineError "bad-input"
  */
 export function checkRange(info: NodeInfo, name: string, value: number, words = name.replaceAll("_", " ")): void {
-  const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = findInput(info, name) ?? {};
-  if (value >= min && value <= max) return;
-  throw new EngineError("bad-input", `The ${words} must be between ${min} and ${max} on this engine, not ${value}`);
+  const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY, step = 1 } = findInput(info, name) ?? {};
+  if (!(value >= min && value <= max)) {
+    throw new EngineError("bad-input", `The ${words} must be between ${min} and ${max} on this engine, not ${value}`);
+  }
+  // The engine does not insist on a step but rounds in silence. Below one it only serves the editor's knobs.
+  if (step > 1 && value % step !== 0) {
+    throw new EngineError("bad-input", `The ${words} must be a multiple of ${step} on this engine, not ${value}`);
+  }
 }
 
 /**

@@ -52,7 +52,7 @@ function isOffered(sampler: NodeInfo, name: Scheduler): boolean {
 /** Names under which the base models are commonly published. */
 const published = {
   "SD1.5": /v1[-_.]?5|sd[-_.]?1[-_.]?5|sd15|sd-v1|stable-diffusion-v1|(?<![\d.])1\.5(?!\d)/i,
-  SD2: /v2[-_.][01]|sd[-_.]?v?2(?![.\d]*[3-9])|768-v-ema|512-base-ema|stable-diffusion-2/i,
+  SD2: /(?<![a-z])v2[-_.][01]|sd[-_.]?v?2(?!\d\d)|768-v-ema|512-base-ema|stable-diffusion-2/i,
 } as const;
 /** Fine for painting over or for another purpose, not as the base. */
 const variants = /inpaint|depth|refiner|upscal|xl/i;

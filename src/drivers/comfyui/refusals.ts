@@ -31,6 +31,10 @@ export function executionError(details: Record<string, unknown>): EngineError {
   // Class names and wording of torch on CUDA, ROCm, MPS and CPU.
   const outOfMemory = /OutOfMemory/i.test(type) || /out of memory|not enough memory|ALLOC_FAILED/i.test(message);
   if (outOfMemory) return new EngineError("out-of-memory", "The server ran out of memory", { cause: details });
+  // Pictures are only looked into when they are loaded, and look the same to every server.
+  if (type.endsWith("UnidentifiedImageError")) {
+    return new EngineError("bad-input", "The engine cannot read one of the job's pictures", { cause: details });
+  }
   const node = typeof details.node_type === "string" ? ` in ${details.node_type}` : "";
   const said = cleanMessage(message);
   return new EngineError("engine-failed", `The engine failed${node}${said ? `: ${said}` : ""}`, { cause: details });

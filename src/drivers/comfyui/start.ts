@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { EngineError, type EngineJob, type InferenceJob, type InputFile, type TrainingJob } from "../driver.ts";
 import { promptAccepted, promptRefused } from "./answers.ts";
 import { cancelRun } from "./cancel.ts";
-import { accept, type ComfyClient } from "./client.ts";
+import { type ComfyClient, readJson } from "./client.ts";
 import { type Graph, type InferenceFiles, inferenceGraph, samplers, trainingGraph } from "./graphs.ts";
 import type { ComfyHandle } from "./handle.ts";
 import { findCheckpoint, placeModel, presentModel } from "./models.ts";
@@ -111,8 +111,7 @@ async function submit(client: ComfyClient, handle: ComfyHandle, graph: Graph, si
       if (refused.success) throw refusedGraph(refused.data);
       throw new EngineError("wrong-engine", "Something else than ComfyUI answers there");
     }
-    if (response.status === 413) throw new EngineError("bad-input", "The job is larger than the server accepts");
-    return promptAccepted.parse(await (await accept(response)).json());
+    return readJson(response, promptAccepted);
   });
   if (answer.prompt_id !== handle.promptId) {
     await cancelRun(client, answer.prompt_id, signal);

@@ -4,7 +4,7 @@
  */
 import { EngineError, type InputFile } from "../driver.ts";
 import { uploaded } from "./answers.ts";
-import { accept, type ComfyClient } from "./client.ts";
+import { type ComfyClient, readJson } from "./client.ts";
 
 export interface Destination {
   type: "input" | "output";
@@ -32,9 +32,10 @@ export async function upload(client: ComfyClient, to: Destination, file: Source,
       "Content-Type: application/octet-stream\r\n\r\n",
   );
   const tail = encode(`\r\n--${boundary}--\r\n`);
+  const source: Fallible = { fault: null };
   const call = {
     method: "POST" as const,
-    body: toStream(parts(head, file, tail)),
+    body: toStream(parts(head, read(file, source), tail)),
     headers: {
       "content-type": `multipart/form-data; boundary=${boundary}`,
       "content-length": String(head.length + file.size + tail.length),
@@ -42,15 +43,17 @@ export async function upload(client: ComfyClient, to: Destination, file: Source,
     // How long a model takes depends on its size and the line: the caller's signal decides.
     timeoutMs: null,
   };
-  return client.request("/upload/image", signal, call, async (response) => {
+  const sending = client.request("/upload/image", signal, call, async (response) => {
     if (response.status === 413) {
       await response.body?.cancel();
       throw tooLarge();
     }
-    const answer = uploaded.safeParse(await (await accept(response)).json());
-    if (!answer.success) throw new EngineError("wrong-engine", "Something else than ComfyUI answers there");
-    const { subfolder, name } = answer.data;
+    const { subfolder, name } = await readJson(response, uploaded);
     return subfolder ? `${subfolder}/${name}` : name;
+  });
+  // A fault of ours, in reading the file, is not the engine's silence.
+  return sending.catch((error) => {
+    throw source.fault ?? error;
   });
 }
 
@@ -62,16 +65,29 @@ export function textFile(text: string): Source {
   return { size: bytes.length, stream: async () => new Blob([bytes]).stream() };
 }
 
-async function* parts(head: Uint8Array, file: Source, tail: Uint8Array): AsyncGenerator<Uint8Array> {
+interface Fallible {
+  fault: unknown;
+}
+
+async function* parts(head: Uint8Array, body: AsyncIterable<Uint8Array>, tail: Uint8Array): AsyncGenerator<Uint8Array> {
   yield head;
-  let size = 0;
-  for await (const chunk of await file.stream()) {
-    size += chunk.length;
-    yield chunk;
-  }
-  // The length has been announced already: end in an error rather than have the engine wait for the rest.
-  if (size !== file.size) throw new Error(`an input file has ${size} bytes instead of ${file.size}`);
+  yield* body;
   yield tail;
+}
+
+async function* read(file: Source, source: Fallible): AsyncGenerator<Uint8Array> {
+  try {
+    let size = 0;
+    for await (const chunk of await file.stream()) {
+      size += chunk.length;
+      yield chunk;
+    }
+    // The length has been announced already: end in an error rather than have the engine wait for the rest.
+    if (size !== file.size) throw new Error(`an input file has ${size} bytes instead of ${file.size}`);
+  } catch (error) {
+    source.fault = error;
+    throw error;
+  }
 }
 
 function toStream(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {

@@ -45,7 +45,10 @@ export async function viewStream(
   let response: Response;
   try {
     response = await client.send(viewPath(locator), signal, { headers });
-    if (response.status === 404) throw new EngineError("engine-failed", "The engine no longer has the result");
+    if (response.status === 404) {
+      await response.body?.cancel();
+      throw new EngineError("engine-failed", "The engine no longer has the result");
+    }
     await accept(response);
   } catch (error) {
     throw failure(error, signal);

@@ -4,7 +4,7 @@ import type { ComfyClient } from "./client.ts";
 import type { ComfyHandle } from "./handle.ts";
 import { Narrator } from "./narrator.ts";
 import { isTerminal, Outbox } from "./outbox.ts";
-import { findImages, findModel } from "./results.ts";
+import { findImages, findModel, findWholeModel } from "./results.ts";
 import { EngineSocket } from "./socket.ts";
 import { findRun, judge, type RunState } from "./state.ts";
 
@@ -117,11 +117,11 @@ class Watcher {
         this.narrator.running();
         return false;
       case "unknown":
-        return this.vanished(connection);
+        return await this.vanished(connection);
       case "ended": {
         const outcome = judge(state.entry);
         if (outcome.is === "finished") return this.finish(await this.results(state.entry));
-        this.narrator.running();
+        this.narrator.started();
         this.outbox.push(outcome.is === "failed" ? { type: "failed", error: outcome.error } : { type: "canceled" });
         return true;
       }
@@ -132,8 +132,13 @@ class Watcher {
    * A run taken out of the queue leaves no trace. If our connection outlived it, the engine did not restart, so someone
    * took it out; otherwise only our own word tells that from a restart.
    */
-  private vanished(connection: number | null): boolean {
+  private async vanished(connection: number | null): Promise<boolean> {
     const wasTakenOut = connection !== null && connection === this.waitedDuring && this.socket.isOpen;
+    if (this.handle.kind === "train") {
+      // Hours of work may lie on the disk of an engine that restarted right after.
+      const model = await findWholeModel(this.client, this.handle.outputPrefix, this.stop.signal);
+      if (model) return this.finish([model]);
+    }
     this.outbox.push({ type: this.wasCanceled() || wasTakenOut ? "canceled" : "lost" });
     return true;
   }
@@ -145,7 +150,7 @@ class Watcher {
   }
 
   private finish(artifacts: Artifact[]): boolean {
-    this.narrator.running();
+    this.narrator.started();
     if (artifacts.length === 0) {
       const error = new EngineError("engine-failed", "The engine reports success, but there is no result");
       this.outbox.push({ type: "failed", error });

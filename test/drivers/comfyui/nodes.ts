@@ -4,6 +4,7 @@ interface Settings {
   default?: unknown;
   min?: number;
   max?: number;
+  step?: number;
   options?: readonly unknown[];
 }
 type Declared = [type: string | readonly unknown[], settings?: Settings];
@@ -25,6 +26,7 @@ interface Shelf {
 }
 
 const int = (fallback: number, min: number, max: number): Declared => ["INT", { default: fallback, min, max }];
+const size: Declared = ["INT", { default: 512, min: 16, max: 16384, step: 8 }];
 const float = (fallback: number, min: number, max: number): Declared => ["FLOAT", { default: fallback, min, max }];
 
 export function objectInfo(generation: Generation, shelf: Shelf): Record<string, NodeDescription> {
@@ -59,9 +61,7 @@ export function objectInfo(generation: Generation, shelf: Shelf): Record<string,
       ["MODEL", "CLIP", "VAE"],
     ),
     CLIPTextEncode: node({ text: ["STRING", {}], clip: ["CLIP"] }, ["CONDITIONING"]),
-    EmptyLatentImage: node({ width: int(512, 16, 16384), height: int(512, 16, 16384), batch_size: int(1, 1, 4096) }, [
-      "LATENT",
-    ]),
+    EmptyLatentImage: node({ width: size, height: size, batch_size: int(1, 1, 4096) }, ["LATENT"]),
     KSampler: node(
       {
         model: ["MODEL"],
