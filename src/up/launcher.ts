@@ -48,21 +48,33 @@ export function isWhole(pid: number, chain: Chain, find: Find = findProcess): bo
 }
 
 /**
- * Calls back once when the chain breaks. A chain that had lost its top before we looked (npx ended while packages
- * were being installed) shows by npm's mark in the environment, and init as the parent of what is left.
+ * Whether npm launched us and had gone before we could write it down, while packages were being installed say: its
+ * mark is in the environment, it is nowhere above us, and what it started has been given to init.
+ */
+export function hasLostLauncher(
+  pid: number,
+  env: Record<string, string | undefined>,
+  find: Find = findProcess,
+): boolean {
+  if (!/npm-cli\.js$/.test(env.npm_execpath ?? "")) return false;
+  let top = find(pid);
+  for (let above = top; above && kindOf(above.command) !== "other"; above = find(above.parent)) {
+    if (kindOf(above.command) === "npm") return false;
+    top = above;
+  }
+  return top?.parent === 1;
+}
+
+/**
+ * Calls back once when the launcher has gone.
  *
  * @returns a function that ends the watch
  */
-export function watchLauncher(callback: () => void, env = process.env): () => void {
+export function watchLauncher(callback: () => void): () => void {
   const chain = findChain(process.pid);
-  const top = chain.at(-1)?.pid ?? process.pid;
-  const hadNpm = /npm-cli\.js$/.test(env.npm_execpath ?? "");
-  if (hadNpm && findProcess(top)?.parent === 1 && kindOf(findProcess(top)?.command ?? "") !== "npm") {
-    queueMicrotask(callback);
-    return () => {};
-  }
+  const isLost = hasLostLauncher(process.pid, process.env);
   const timer = setInterval(() => {
-    if (isWhole(process.pid, chain)) return;
+    if (!isLost && isWhole(process.pid, chain)) return;
     clearInterval(timer);
     callback();
   }, 300);

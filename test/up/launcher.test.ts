@@ -1,7 +1,7 @@
 /** Which ancestors count as the launcher, and when their chain is broken. The process table is made up. */
 import { describe, expect, test } from "bun:test";
 import type { ProcessFacts } from "../../src/db/process-table.ts";
-import { findChain, isWhole } from "../../src/up/launcher.ts";
+import { findChain, hasLostLauncher, isWhole } from "../../src/up/launcher.ts";
 
 /** Commands from the top (pid 10, child of init) down to ourselves, the last. */
 function table(...commands: string[]) {
@@ -74,6 +74,25 @@ describe("it breaks", () => {
     const chain = findChain(processes.self, processes.find);
     given.change(processes);
     expect(isWhole(processes.self, chain, processes.find)).toBe(given.isWhole);
+  });
+});
+
+describe("a launcher that was gone before we looked", () => {
+  const ofNpm = { npm_execpath: "/usr/lib/node_modules/npm/bin/npm-cli.js" };
+  test.each([
+    { when: "is npm above a shell and bun", env: ofNpm, above: [wrapper, run, up], isLost: true },
+    { when: "is npm above bun", env: ofNpm, above: [run, up], isLost: true },
+    { when: "is not npm that is there", env: ofNpm, above: [npx, wrapper, run, up], isLost: false },
+    {
+      when: "is not npm further up, above a user's shell",
+      env: ofNpm,
+      above: [npx, "bash ./dev.sh", run, up],
+      isLost: false,
+    },
+    { when: "is none where npm had no part", env: { npm_execpath: run }, above: [run, up], isLost: false },
+  ])("$when", ({ env, above, isLost }) => {
+    const { find, self } = table(...above);
+    expect(hasLostLauncher(self, env, find)).toBe(isLost);
   });
 });
 

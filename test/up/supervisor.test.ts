@@ -1,5 +1,5 @@
 /** Children that live, die, refuse and outlive us. */
-import { afterEach, expect, test } from "bun:test";
+import { afterAll, afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ afterEach(async () => {
   await child?.stop(1_000);
 });
 
-process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Starts a child of the given program; `lines` and `gaveUp` tell what comes of it. */
 function start(program: string) {
