@@ -32,6 +32,8 @@ export interface Embedded {
   exited: Promise<void>;
   /** Ends the server cleanly; by force after some seconds. May run twice. */
   stop(): Promise<void>;
+  /** Ends the server at once, without waiting; the next start will have to recover. */
+  kill(): void;
 }
 
 /**
@@ -84,7 +86,7 @@ export async function startEmbedded(options: { directory: string; isThrowaway?: 
     for (const path of throwaway) rmSync(path, { recursive: true, force: true });
     if (!isThrowaway) writeState(directory, { port, place, url, server: null, owner: null });
   };
-  return { url, place, exited: server.exited, stop: () => (stopping ??= stop()) };
+  return { url, place, exited: server.exited, stop: () => (stopping ??= stop()), kill: server.kill };
 }
 
 /** The URL of the embedded server that runs on `dataDir`, or null when none does (or it is not ours to read). */

@@ -22,6 +22,8 @@ export interface Postmaster extends ProcessId {
   /** Settles when the process is gone, wanted or not. */
   exited: Promise<void>;
   stop(): Promise<void>;
+  /** Ends it at once, without waiting; the next start will have to recover. */
+  kill(): void;
 }
 
 export type StartFailure = "port-taken" | "memory-in-use" | { message: string };
@@ -75,18 +77,20 @@ export async function startPostmaster(options: {
     child.once("exit", () => resolve());
     child.once("error", () => resolve());
   });
-  const isReady = await waitUntilReady(child, data);
-  if (isReady !== true) {
-    child.kill("SIGKILL");
-    return explain(logPath, isReady);
-  }
   const id = { pid: child.pid ?? 0, started: findProcess(child.pid ?? 0)?.started ?? "" };
   const guard = spawnGuard(id.pid, throwaway);
   child.unref();
   void exited.then(() => guard.kill("SIGKILL"));
+  const isReady = await waitUntilReady(child, data);
+  if (isReady !== true) {
+    child.kill("SIGKILL");
+    await exited;
+    return explain(logPath, isReady);
+  }
   return {
     ...id,
     exited,
+    kill: () => void child.kill("SIGQUIT"),
     async stop() {
       await endProcess(id, shutdown);
       guard.kill("SIGKILL");
