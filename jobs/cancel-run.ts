@@ -5,7 +5,10 @@ import { driverOf } from "../src/drivers/index.ts";
 import { findServer, toTarget } from "../src/pool/server.ts";
 import type { JobDeps } from "./handler.ts";
 
-const payloadSchema = z.object({ server_id: z.int(), handle: z.object({ run: z.looseObject({ engine: z.string() }) }) });
+const payloadSchema = z.object({
+  server_id: z.int(),
+  handle: z.object({ run: z.looseObject({ engine: z.string() }) }),
+});
 const timeoutMs = 10_000;
 
 export function createCancelRun({ sql, secrets }: JobDeps) {

@@ -10,4 +10,6 @@ export interface JobDeps {
   secrets: Secrets;
   log: Logger;
   workerId: string;
+  /** Where files wait until they are stored. */
+  temporaryDirectory: string;
 }

@@ -5,10 +5,10 @@
 import { z } from "zod";
 import type { Sql } from "../src/db/client.ts";
 import { dispatchSoon } from "../src/db/queue.ts";
+import { Problem } from "../src/problems.ts";
 import { fetchRemote, RemoteError } from "../src/storage/fetch-remote.ts";
 import { readPicture } from "../src/storage/pictures.ts";
 import { keepPicture } from "../src/storage/records.ts";
-import { Problem } from "../src/problems.ts";
 import type { JobDeps } from "./handler.ts";
 
 const payloadSchema = z.object({ task_id: z.int() });
@@ -28,7 +28,9 @@ class Unprepared extends Error {
   override readonly name = "Unprepared";
 }
 
-type Verdict = { url: string; status: "ok"; detail: null; key: string } | { url: string; status: string; detail: string };
+type Verdict =
+  | { url: string; status: "ok"; detail: null; key: string }
+  | { url: string; status: string; detail: string };
 
 export function createPrepareTask(deps: JobDeps) {
   return async (payload: unknown): Promise<void> => {

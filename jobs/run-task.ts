@@ -2,6 +2,9 @@
  * `run-task`: one attempt of a task on the server it was leased. Whatever happens to this process, the lease is swept
  * to another worker, which finds the run on the engine again. Runs twice only to find that the lease is taken.
  */
+import { randomUUID } from "node:crypto";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { z } from "zod";
 import { addJob } from "../src/db/queue.ts";
 import { type Artifact, type Driver, EngineError, type EngineTarget } from "../src/drivers/driver.ts";
@@ -20,20 +23,23 @@ import { claim, type Lease } from "../src/pool/lease.ts";
 import { fenced, finish, isWorthRetrying, LeaseLost } from "../src/pool/outcome.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
+import { Problem } from "../src/problems.ts";
 import { makeThumbnail, readPicture } from "../src/storage/pictures.ts";
-import { keepFile, keepPicture } from "../src/storage/records.ts";
-import { checkSafetensors } from "../src/storage/safetensors.ts";
+import { type FileRecord, keepFile, keepPicture } from "../src/storage/records.ts";
+import { readSafetensorsHeader } from "../src/storage/safetensors.ts";
+import { spool, streamFile } from "../src/storage/spool.ts";
 import type { JobDeps } from "./handler.ts";
 import { createReporter } from "./report-progress.ts";
 
 const payloadSchema = z.object({ task_id: z.int(), epoch: z.int() });
+const modelType = "application/octet-stream";
 const maxModelBytes = 8_000_000_000;
 const maxPictureBytes = 50_000_000;
 /** The cover's share of a training's progress bar. */
 const coverShare = 0.05;
 
 /** The runs of this process by task: aborted with LeaseLost when the lease is gone, and when the worker stops. */
-export type RunningTasks = Map<number, { epoch: number; abort: AbortController }>;
+export type RunningTasks = Map<number, { epoch: number; isClaimed: boolean; abort: AbortController }>;
 
 interface Attempt {
   deps: JobDeps;
@@ -51,9 +57,11 @@ export function createRunTask(deps: JobDeps, running: RunningTasks) {
     const { task_id, epoch } = payloadSchema.parse(payload);
     if (running.has(task_id)) return;
     const abort = new AbortController();
-    running.set(task_id, { epoch, abort });
+    const entry = { epoch, isClaimed: false, abort };
+    running.set(task_id, entry);
     try {
       const lease = await claim(deps.sql, deps.workerId, { taskId: task_id, epoch });
+      entry.isClaimed = lease !== null;
       if (lease) await attempt(deps, lease, abort.signal);
     } finally {
       running.delete(task_id);
@@ -117,13 +125,7 @@ async function train(run: Attempt): Promise<void> {
   });
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
-  const file = await keepFile(
-    sql,
-    storage,
-    { userId: task.user_id, kind: "model", contentType: "application/octet-stream", extension: "safetensors" },
-    await fetchArtifact(run, artifact, maxModelBytes),
-  );
-  await checkModelFile(run, file.key);
+  const file = await keepModel(run, artifact);
   const trained = { ...model, model_path: file.key };
   const cover = model.image === null ? await makeCover(run, trained, report) : null;
   await fenced(sql, lease, async (tx) => {
@@ -138,13 +140,23 @@ async function train(run: Attempt): Promise<void> {
   });
 }
 
-/** @throws EngineError "engine-failed" when what came is no safetensors file */
-async function checkModelFile({ deps }: Attempt, key: string): Promise<void> {
-  const stored = await deps.storage.get(key);
-  const fault = stored ? await checkSafetensors(stored) : "it is missing";
-  if (fault) {
-    await addJob(deps.sql, "delete-files", { keys: [key] });
-    throw new EngineError("engine-failed", `The engine's model file is not valid: ${fault}`);
+/** Stores a trained model, checked before it is kept. @throws EngineError "engine-failed" when it is no safetensors */
+async function keepModel(run: Attempt, artifact: Artifact): Promise<FileRecord> {
+  const { driver, target, signal, task, deps } = run;
+  const path = join(deps.temporaryDirectory, randomUUID());
+  await mkdir(deps.temporaryDirectory, { recursive: true });
+  try {
+    const { size } = await spool(await driver.fetch(target, artifact, signal), path, maxModelBytes);
+    await readSafetensorsHeader(path);
+    const file = { userId: task.user_id, kind: "model", contentType: modelType, extension: "safetensors" } as const;
+    return await keepFile(deps.sql, deps.storage, file, streamFile(path, 0, size - 1));
+  } catch (error) {
+    if (error instanceof Problem && error.status < 500) {
+      throw new EngineError("engine-failed", `The engine's model file is not valid: ${error.message}`);
+    }
+    throw error;
+  } finally {
+    await rm(path, { force: true });
   }
 }
 
@@ -153,7 +165,11 @@ async function checkModelFile({ deps }: Attempt, key: string): Promise<void> {
  * that fails here only leaves it without one.
  * @returns the key of the stored picture, or null
  */
-async function makeCover(run: Attempt, model: ModelRow, report: ReturnType<typeof createReporter>): Promise<string | null> {
+async function makeCover(
+  run: Attempt,
+  model: ModelRow,
+  report: ReturnType<typeof createReporter>,
+): Promise<string | null> {
   const { deps, server, task } = run;
   const { infer = false, apply = [] } = server.facts.capabilities ?? {};
   if (!infer || !apply.includes(model.type)) return null;
@@ -228,7 +244,7 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<{ key:
   const { deps, task } = run;
   const artifact = artifacts.find((found) => found.role === "image");
   if (!artifact) throw new EngineError("engine-failed", "The engine finished without a picture");
-  const bytes = new Uint8Array(await new Response(await fetchArtifact(run, artifact, maxPictureBytes)).arrayBuffer());
+  const bytes = await readAtMost(await run.driver.fetch(run.target, artifact, run.signal), maxPictureBytes);
   const picture = await readPicture(bytes).catch((cause) => {
     throw new EngineError("engine-failed", "The engine's picture cannot be read", { cause });
   });
@@ -237,17 +253,14 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<{ key:
   return { key: file.key, thumbnailKey: thumbnail.key };
 }
 
-/** An engine that never stops sending must not fill the disk. */
-async function fetchArtifact({ driver, target, signal }: Attempt, artifact: Artifact, maxBytes: number) {
-  const stream = await driver.fetch(target, artifact, signal);
+/** An engine that never stops sending must not fill the memory. */
+async function readAtMost(stream: ReadableStream<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
   let size = 0;
-  return stream.pipeThrough(
-    new TransformStream<Uint8Array, Uint8Array>({
-      transform(chunk, controller) {
-        size += chunk.byteLength;
-        if (size > maxBytes) throw new EngineError("engine-failed", "The engine's file is too large");
-        controller.enqueue(chunk);
-      },
-    }),
-  );
+  for await (const chunk of stream) {
+    size += chunk.byteLength;
+    if (size > maxBytes) throw new EngineError("engine-failed", "The engine's picture is too large");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
 }

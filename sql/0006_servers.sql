@@ -24,7 +24,7 @@ create table servers (
   created_at         timestamptz not null default now(),
   updated_at         timestamptz not null default now(),
   constraint servers_name_unique unique (name),
-  constraint servers_address_unique unique (ip, port),
+  constraint servers_address_unique unique (ip, port) deferrable,
   constraint servers_name_length check (char_length(name) between 1 and 120),
   constraint servers_type_known check (type in ('train', 'infer')),
   constraint servers_engine_known check (engine in ('comfyui', 'a1111', 'kohya')),

@@ -9,15 +9,16 @@ import type { Sql } from "./db/client.ts";
 import type { CatalogueSource } from "./params/catalogue.ts";
 import { Problem, problemOfDatabase } from "./problems.ts";
 import { resources } from "./resources/index.ts";
-import { checkOrigin } from "./rest/origin.ts";
+import { models } from "./resources/models.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
 import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
+import { checkOrigin } from "./rest/origin.ts";
 import { detail, list } from "./rest/read.ts";
 import { create, patch, remove } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
-import { fileRoutes } from "./routes/files.ts";
+import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import type { Storage } from "./storage/storage.ts";
 
@@ -30,6 +31,8 @@ export interface Deps {
   catalogue: CatalogueSource;
   log: Logger;
   listModels: Context["listModels"];
+  /** Where uploads wait until they are stored. */
+  temporaryDirectory: string;
 }
 
 export type App = ReturnType<typeof createApp>;
@@ -38,7 +41,8 @@ export function createApp(deps: Deps) {
   const app = new Hono<Env>();
 
   app.onError((error, c) => {
-    const problem = error instanceof Problem ? error : (problemOfDatabase(error) ?? new Problem("internal", { cause: error }));
+    const problem =
+      error instanceof Problem ? error : (problemOfDatabase(error) ?? new Problem("internal", { cause: error }));
     if (problem.status >= 500) {
       deps.log.error({ err: problem.options.cause ?? problem, requestId: c.get("requestId") }, "request failed");
     }
@@ -96,6 +100,10 @@ export function createApp(deps: Deps) {
   });
   app.route("/api/account", accountRoutes());
   app.route("/api/files", fileRoutes(deps));
+  app.route(
+    "/api/models",
+    modelFileRoutes(deps, async (id, context) => (await detail(models, id, context)).object),
+  );
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
 }
@@ -120,7 +128,13 @@ function resourceRoutes(resource: Resource, deps: Deps) {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (!isLive && c.req.header("if-none-match")?.split(",").some((tag) => tag.trim() === etag)) {
+    if (
+      !isLive &&
+      c.req
+        .header("if-none-match")
+        ?.split(",")
+        .some((tag) => tag.trim() === etag)
+    ) {
       return c.body(null, 304, { ETag: etag });
     }
     return c.json(object, 200, { ETag: etag });

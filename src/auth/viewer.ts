@@ -24,6 +24,33 @@ export function readToken(headers: Headers): string | null {
   return match[1];
 }
 
+interface SessionRow {
+  id: number;
+  admin: boolean;
+  session_id: string;
+  is_stale: boolean;
+}
+
+/** The user of a session that still stands, by any column that names it. */
+async function findSession(sql: Sql, column: "id" | "token_hash", value: string | Buffer): Promise<SessionRow | null> {
+  const [row] = await sql<SessionRow[]>`
+    select u.id, u.admin, s.id as session_id, s.expires_at < now() + interval '30 days' - interval '1 hour' as is_stale
+    from sessions s
+    join users u on u.id = s.user_id
+    where s.${sql(column)} = ${value}
+      and s.status = 'active'
+      and s.expires_at > now()
+      and not u.disabled
+  `;
+  return row ?? null;
+}
+
+/** Who a session stands for now; null once it has ended. Does not extend it: watching is no use. */
+export async function findSessionViewer(sql: Sql, sessionId: string): Promise<Viewer | null> {
+  const row = await findSession(sql, "id", sessionId);
+  return row && { id: row.id, admin: row.admin, sessionId };
+}
+
 /**
  * The viewer that a token stands for. Using a session extends it, written at most once an hour.
  * @param token null is a guest
@@ -31,15 +58,7 @@ export function readToken(headers: Headers): string | null {
  */
 export async function findViewer(sql: Sql, token: string | null): Promise<Viewer> {
   if (token === null) return guest;
-  const [row] = await sql<{ id: number; admin: boolean; session_id: string; is_stale: boolean }[]>`
-    select u.id, u.admin, s.id as session_id, s.expires_at < now() + interval '30 days' - interval '1 hour' as is_stale
-    from sessions s
-    join users u on u.id = s.user_id
-    where s.token_hash = ${hashToken(token)}
-      and s.status = 'active'
-      and s.expires_at > now()
-      and not u.disabled
-  `;
+  const row = await findSession(sql, "token_hash", hashToken(token));
   if (!row) throw new Problem("token-invalid", { headers: { "WWW-Authenticate": 'Bearer error="invalid_token"' } });
   if (row.is_stale) {
     await sql`update sessions set expires_at = now() + interval '30 days' where id = ${row.session_id}`;

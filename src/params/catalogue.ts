@@ -1,6 +1,7 @@
 /** The parameter catalogue in force: the built-in half with what admins changed, and the validators made from it. */
-import type { Sql } from "../db/client.ts";
+
 import { z } from "zod";
+import type { Sql } from "../db/client.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { builtin, type EntryName, type Parameter } from "./builtin.ts";
 
@@ -72,7 +73,10 @@ export function checkOverrides(name: EntryName, overrides: Overrides): void {
       if (wanted == null) continue;
       const { minimum = Number.NEGATIVE_INFINITY, maximum = Number.POSITIVE_INFINITY } = own;
       if (own[limit] === undefined || wanted < minimum || wanted > maximum) {
-        errors.push({ pointer: `${pointer}/${limit}`, detail: `must lie within the built-in ${minimum} to ${maximum}` });
+        errors.push({
+          pointer: `${pointer}/${limit}`,
+          detail: `must lie within the built-in ${minimum} to ${maximum}`,
+        });
       }
     }
     for (const value of given.enum ?? []) {

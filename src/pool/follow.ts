@@ -1,7 +1,14 @@
 /** One run on one engine: started, or found again, and followed to its end. */
 import { randomUUID } from "node:crypto";
 import type { Sql } from "../db/client.ts";
-import { type Artifact, type Driver, EngineError, type EngineJob, type EngineTarget, type Phase } from "../drivers/driver.ts";
+import {
+  type Artifact,
+  type Driver,
+  EngineError,
+  type EngineJob,
+  type EngineTarget,
+  type Phase,
+} from "../drivers/driver.ts";
 import { type Lease, storeHandle } from "./lease.ts";
 import { LeaseLost } from "./outcome.ts";
 

@@ -1,6 +1,6 @@
 /** A task's stored rows as jobs for a driver. */
 import type { Sql } from "../db/client.ts";
-import { type EngineJob, EngineError, type InputFile, type ModelType, type Scheduler } from "../drivers/driver.ts";
+import { EngineError, type EngineJob, type InputFile, type ModelType, type Scheduler } from "../drivers/driver.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { ServerRow } from "./server.ts";
 

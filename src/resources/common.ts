@@ -24,7 +24,13 @@ export const commonSorts: Record<string, Sort> = {
 export const tagName = z
   .string()
   .transform((text) => text.normalize("NFKC").trim())
-  .pipe(z.string().min(1).max(60).regex(/^[^,]*$/, "must hold no comma"));
+  .pipe(
+    z
+      .string()
+      .min(1)
+      .max(60)
+      .regex(/^[^,]*$/, "must hold no comma"),
+  );
 export const tagsInput = z.array(tagName).max(100);
 export const tags: Field = { schema: z.array(z.string()), select: ({ sql }) => sql`tag_names(t.tag_ids)` };
 

@@ -58,7 +58,9 @@ async function toColumns(context: Context, { tags: names, ...input }: Input, row
   const images = (input.images ?? row?.images ?? []) as string[];
   const captions = (input.captions ?? row?.captions ?? {}) as Record<string, string>;
   if (input.images || input.captions) {
-    columns.captions = context.sql.json(Object.fromEntries(Object.entries(captions).filter(([url]) => images.includes(url))));
+    columns.captions = context.sql.json(
+      Object.fromEntries(Object.entries(captions).filter(([url]) => images.includes(url))),
+    );
   }
   return columns;
 }

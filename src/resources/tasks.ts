@@ -3,7 +3,14 @@ import { z } from "zod";
 import { addJob, dispatchSoon } from "../db/queue.ts";
 import { type Catalogue, toSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
-import { type Context, defineResource, type Input, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import {
+  type Context,
+  defineResource,
+  type Input,
+  isOwnerOrAdmin,
+  ownedOrPublic,
+  visibleReference,
+} from "../rest/define.ts";
 import { commonSorts, createdAt, errorField, id, name, nullableReference, reference, updatedAt } from "./common.ts";
 import {
   addImages,
@@ -81,7 +88,10 @@ async function insert(context: Context, given: Input): Promise<{ id: number }> {
     if (added.taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
     taskId = added.taskId;
   }
-  const columns: Input = { ...(priority === undefined ? {} : { priority }), ...(input.name && type === "train" ? { name: input.name } : {}) };
+  const columns: Input = {
+    ...(priority === undefined ? {} : { priority }),
+    ...(input.name && type === "train" ? { name: input.name } : {}),
+  };
   if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
   return { id: taskId };
 }
@@ -96,10 +106,13 @@ async function changeStatus({ sql }: Context, wanted: string, row: Input): Promi
   }
   if (unfinished.includes(status)) return {};
   if (status === "success") {
-    throw new Problem("task-not-retryable", { detail: "The task has succeeded; only errors and canceled ones go again" });
+    throw new Problem("task-not-retryable", {
+      detail: "The task has succeeded; only errors and canceled ones go again",
+    });
   }
   if (row.type === "train") {
-    const [model] = await sql`update models set task_id = ${row.id as number} where id = ${row.model_id as number} returning id`;
+    const [model] =
+      await sql`update models set task_id = ${row.id as number} where id = ${row.model_id as number} returning id`;
     if (!model) throw new Problem("task-not-retryable", { detail: "The task's model is gone" });
   } else {
     const [image] = await sql`select from images where task_id = ${row.id as number} limit 1`;

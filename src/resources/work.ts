@@ -10,7 +10,17 @@ import { findFile, keyOfPath, longText, name, reference, resolvePicture, tagsInp
 const seeds = 2 ** 31;
 
 const trainFields = ["resolution", "learning_rate", "rank", "batch_size", "seed"] as const;
-export const modelFields = ["type", "trigger_words", "info", "base_model", "epochs", "train", "dataset_id", "image", "file"];
+export const modelFields = [
+  "type",
+  "trigger_words",
+  "info",
+  "base_model",
+  "epochs",
+  "train",
+  "dataset_id",
+  "image",
+  "file",
+];
 export const imageFields = [
   "width",
   "height",
@@ -44,11 +54,22 @@ export const modelShape = (catalogue: Catalogue): Record<string, z.ZodType> => (
 export const imageShape = (catalogue: Catalogue): Record<string, z.ZodType> => ({
   name,
   ...Object.fromEntries(
-    ["width", "height", "negative_prompt", "num_inference_steps", "guidance_scale", "scheduler", "seed", "strength"].map(
-      (field) => [field, toSchema(catalogue.get("image", field))],
-    ),
+    [
+      "width",
+      "height",
+      "negative_prompt",
+      "num_inference_steps",
+      "guidance_scale",
+      "scheduler",
+      "seed",
+      "strength",
+    ].map((field) => [field, toSchema(catalogue.get("image", field))]),
   ),
-  prompt: z.string().trim().min(1).max(catalogue.get("image", "prompt").maxLength ?? 10_000),
+  prompt: z
+    .string()
+    .trim()
+    .min(1)
+    .max(catalogue.get("image", "prompt").maxLength ?? 10_000),
   from_image: z.string().min(1).max(2000).nullable(),
   model_id: reference.nullable(),
   base_model: toSchema(catalogue.get("image", "base_model")),
@@ -57,7 +78,14 @@ export const imageShape = (catalogue: Catalogue): Record<string, z.ZodType> => (
 });
 
 /** A row of `table` that the caller may see; a fault as if it did not exist otherwise. Locked against deletion. */
-async function findReference(context: Context, table: string, columns: string[], pointer: string, wanted: unknown, faults: Fault[]) {
+async function findReference(
+  context: Context,
+  table: string,
+  columns: string[],
+  pointer: string,
+  wanted: unknown,
+  faults: Fault[],
+) {
   const { sql } = context;
   const [row] = await sql<Record<string, unknown>[]>`
     select ${sql(["id", ...columns])}
@@ -145,7 +173,14 @@ export async function checkImage(context: Context, input: Input, faults: Fault[]
     faults.push({ pointer: "/strength", detail: "needs from_image" });
   }
   if (input.model_id == null) return;
-  const model = await findReference(context, "models", ["base_model", "model_path"], "/model_id", input.model_id, faults);
+  const model = await findReference(
+    context,
+    "models",
+    ["base_model", "model_path"],
+    "/model_id",
+    input.model_id,
+    faults,
+  );
   if (!model) return;
   if (input.base_model !== undefined && input.base_model !== model.base_model) {
     faults.push({ pointer: "/base_model", detail: `the model is for ${model.base_model}` });

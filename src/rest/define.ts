@@ -1,9 +1,9 @@
 /** What a resource is: data that the generic handlers, the socket and the OpenAPI document consume. */
 import type { Fragment } from "postgres";
-import type { Sql } from "../db/client.ts";
 import type { z } from "zod";
 import type { Secrets } from "../auth/secrets.ts";
 import type { Viewer } from "../auth/viewer.ts";
+import type { Sql } from "../db/client.ts";
 import type { EntryName } from "../params/builtin.ts";
 import type { Catalogue } from "../params/catalogue.ts";
 import type { Fault } from "../problems.ts";

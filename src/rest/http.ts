@@ -1,6 +1,7 @@
 /** What the app and its routes share of HTTP. */
-import { Problem } from "../problems.ts";
+
 import type { Viewer } from "../auth/viewer.ts";
+import { Problem } from "../problems.ts";
 import type { Context } from "./define.ts";
 
 /** What the server hands in beside the request. */

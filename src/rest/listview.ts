@@ -124,7 +124,9 @@ function toCondition(filter: Filter, sets: (string | number | boolean)[][], cont
   const column = sql`t.${sql(filter.column)}`;
   if (filter.kind === "boolean") {
     const wanted = [...new Set(values)] as boolean[];
-    return [wanted.length === 2 ? sql`true` : wanted.length === 1 ? sql`${column} = ${wanted[0] === true}` : sql`false`];
+    return [
+      wanted.length === 2 ? sql`true` : wanted.length === 1 ? sql`${column} = ${wanted[0] === true}` : sql`false`,
+    ];
   }
   const wanted = filter.kind === "id" ? sql`${values as number[]}::int[]` : sql`${values as string[]}::text[]`;
   // A reference to something this viewer may not see reads as null, so nothing may be found by it either.
@@ -146,7 +148,10 @@ export function toOrder(resource: Resource, { sort, order }: Pick<ListQuery, "so
 
 /** The known name that is at most two edits away. */
 function nearest(name: string, known: string[]): string | null {
-  const distances = known.map((candidate) => ({ candidate, edits: editDistance(name.toLowerCase(), candidate.toLowerCase()) }));
+  const distances = known.map((candidate) => ({
+    candidate,
+    edits: editDistance(name.toLowerCase(), candidate.toLowerCase()),
+  }));
   const best = distances.sort((a, b) => a.edits - b.edits)[0];
   return best && best.edits <= 2 ? best.candidate : null;
 }

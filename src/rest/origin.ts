@@ -5,11 +5,14 @@ import { Problem } from "../problems.ts";
 const exposed = "ETag, Location, RateLimit, RateLimit-Policy, Retry-After, Idempotency-Replayed, X-Request-Id";
 
 /** Whether a page of this origin may connect. No Origin header means no browser: allowed. */
-export function isAllowedOrigin(origin: string | null, requestUrl: string, allowed: string[], publicUrl: string): boolean {
+export function isAllowedOrigin(
+  origin: string | null,
+  requestUrl: string,
+  allowed: string[],
+  publicUrl: string,
+): boolean {
   if (origin === null) return true;
-  return (
-    allowed.includes(origin) || origin === new URL(publicUrl).origin || origin === new URL(requestUrl).origin
-  );
+  return allowed.includes(origin) || origin === new URL(publicUrl).origin || origin === new URL(requestUrl).origin;
 }
 
 /** CORS: answers preflights, lets allowed origins read, refuses foreign ones before anything else is judged. */

@@ -1,14 +1,14 @@
 /** The caller's own account. */
-import { type Context as HonoContext, Hono } from "hono";
+import { Hono, type Context as HonoContext } from "hono";
+import { z } from "zod";
 import { verifyPassword } from "../auth/password.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
 import { invalid, Problem } from "../problems.ts";
-import { readJson } from "../rest/body.ts";
-import type { Context, Input } from "../rest/define.ts";
-import { patch } from "../rest/write.ts";
 import { name } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
-import { z } from "zod";
+import { readJson } from "../rest/body.ts";
+import type { Context, Input } from "../rest/define.ts";
+import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
+import { patch } from "../rest/write.ts";
 
 /** The caller may change its own email and password here, knowing the present password. */
 const account = {

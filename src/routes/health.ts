@@ -9,7 +9,10 @@ export function healthRoutes({ sql }: { sql: Sql }) {
     .get("/readyz", async (c) => {
       const [row] = await sql<{ is_migrated: boolean }[]>`select to_regclass('params') is not null as is_migrated`;
       if (!row?.is_migrated) {
-        throw new Problem("database-unavailable", { detail: "The database is not migrated", headers: { "Retry-After": "2" } });
+        throw new Problem("database-unavailable", {
+          detail: "The database is not migrated",
+          headers: { "Retry-After": "2" },
+        });
       }
       return c.json({ status: "ready" });
     });

@@ -18,3 +18,17 @@ export function stopWhenOrphaned(callback: () => void): void {
   process.stdin.resume();
   process.stdin.unref?.();
 }
+
+/** Ends the process cleanly, once, on SIGTERM and SIGINT and when its supervisor is gone. */
+export function stopOnSignals(stop: () => Promise<void>): void {
+  let isStopping = false;
+  const end = async () => {
+    if (isStopping) return;
+    isStopping = true;
+    await stop();
+    process.exit(0);
+  };
+  process.on("SIGTERM", end);
+  process.on("SIGINT", end);
+  stopWhenOrphaned(end);
+}

@@ -1,0 +1,116 @@
+/** The handler list handed to graphile-worker, and the worker's own heartbeat around it. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { Logger as GraphileLogger, type Runner, run, type TaskList } from "graphile-worker";
+import { addJob } from "../src/db/queue.ts";
+import { beat, heldBy, release, resign, sweepLeases } from "../src/pool/lease.ts";
+import { LeaseLost } from "../src/pool/outcome.ts";
+import { createCancelRun } from "./cancel-run.ts";
+import { createDeleteFiles } from "./delete-files.ts";
+import { createDispatch } from "./dispatch.ts";
+import type { JobDeps } from "./handler.ts";
+import { createPrepareTask } from "./prepare-task.ts";
+import { createProbeServers } from "./probe-servers.ts";
+import { createRunTask, type RunningTasks } from "./run-task.ts";
+
+/** A third of the time after which a silent worker counts as dead. */
+const beatMs = 3_000;
+const probeMs = 15_000;
+/** Short jobs at once; attempts have a pool of their own, since one may take hours. */
+const controlConcurrency = 6;
+
+export interface Worker {
+  id: string;
+  /** Hands running tasks over to other workers, waits for short jobs, and says good-bye. */
+  stop(): Promise<void>;
+}
+
+export async function startWorker(
+  base: Omit<JobDeps, "workerId">,
+  { databaseUrl, concurrency }: { databaseUrl: string; concurrency: number },
+): Promise<Worker> {
+  const worker = { id: randomUUID(), host: hostname() };
+  const deps: JobDeps = { ...base, workerId: worker.id, log: base.log.child({ workerId: worker.id }) };
+  const { sql, log } = deps;
+  const running: RunningTasks = new Map();
+
+  const control: TaskList = {
+    "prepare-task": createPrepareTask(deps),
+    dispatch: createDispatch(deps),
+    "probe-servers": createProbeServers(deps),
+    "cancel-run": createCancelRun(deps),
+    "delete-files": createDeleteFiles(deps),
+  };
+  await beat(sql, worker);
+  const start = (taskList: TaskList, jobs: number): Promise<Runner> =>
+    run({
+      connectionString: databaseUrl,
+      maxPoolSize: Math.min(jobs, 10) + 1,
+      concurrency: jobs,
+      noHandleSignals: true,
+      taskList,
+      crontab: "",
+      logger: toGraphileLogger(log),
+    });
+  const runners = await Promise.all([
+    start(control, controlConcurrency),
+    start({ "run-task": createRunTask(deps, running) }, concurrency),
+  ]);
+
+  // Not crontab: its minute is too coarse for a heartbeat.
+  const pulse = async (): Promise<void> => {
+    await beat(sql, worker);
+    const held = await heldBy(sql, worker.id);
+    for (const [taskId, { epoch, isClaimed, abort }] of running) {
+      if (isClaimed && held.get(taskId) !== epoch) abort.abort(new LeaseLost());
+    }
+    // Held but not run: its job has failed for good. Another may try.
+    for (const taskId of held.keys()) if (!running.has(taskId)) await release(sql, taskId, worker.id);
+    await sweepLeases(sql);
+  };
+  const stopPulse = repeat(beatMs, pulse, log);
+  const stopProbes = repeat(
+    probeMs,
+    async () => {
+      await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
+      await addJob(sql, "dispatch", {}, { key: "dispatch" }); // the safety net: work is announced by jobs
+    },
+    log,
+  );
+  await sweepLeases(sql);
+
+  return {
+    id: worker.id,
+    async stop() {
+      stopPulse();
+      stopProbes();
+      for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
+      await Promise.all(runners.map((runner) => runner.stop()));
+      await resign(sql, worker.id);
+    },
+  };
+}
+
+/** Runs `work` again and again; an error (the database may be away) is logged and does not end it. */
+function repeat(everyMs: number, work: () => Promise<void>, log: JobDeps["log"]): () => void {
+  let isBusy = false;
+  const timer = setInterval(async () => {
+    if (isBusy) return;
+    isBusy = true;
+    try {
+      await work();
+    } catch (error) {
+      log.warn({ err: error }, "the worker's pulse failed");
+    } finally {
+      isBusy = false;
+    }
+  }, everyMs);
+  return () => clearInterval(timer);
+}
+
+function toGraphileLogger(log: JobDeps["log"]): GraphileLogger {
+  return new GraphileLogger(() => (level, message, meta) => {
+    if (level === "error") log.warn({ err: meta?.error }, message);
+    else log.trace(message);
+  });
+}

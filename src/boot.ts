@@ -1,0 +1,81 @@
+/** What every process of ours does first: read the settings, reach the database, check that both belong together. */
+import { destination, type Logger, pino } from "pino";
+import { createSecrets, type Secrets } from "./auth/secrets.ts";
+import { type Config, ConfigError, readConfig, readSecretKey } from "./config.ts";
+import { connect, DatabaseError, describeDatabaseError, type Sql } from "./db/client.ts";
+import { findEmbedded } from "./db/embedded.ts";
+import { openStorage } from "./storage/index.ts";
+import type { Storage } from "./storage/storage.ts";
+
+export interface Booted {
+  config: Config;
+  databaseUrl: string;
+  sql: Sql;
+  secrets: Secrets;
+  storage: Storage;
+  log: Logger;
+}
+
+/** A refusal to start, in one line. */
+export class BootError extends Error {
+  override readonly name = "BootError";
+}
+
+/**
+ * @param name shown in the database's list of connections
+ * @throws BootError, ConfigError, DatabaseError: one line each, for `main`
+ */
+export async function boot(name: string, env: Record<string, string | undefined>, poolSize: number): Promise<Booted> {
+  const config = readConfig(env);
+  const databaseUrl = config.databaseUrl ?? findEmbedded(config.dataDir);
+  if (!databaseUrl) {
+    throw new BootError(`No database: DATABASE_URL is not set and no embedded PostgreSQL runs under ${config.dataDir}`);
+  }
+  const log = pino({ level: config.logLevel, base: { process: name } }, destination(2));
+  const secrets = createSecrets(readSecretKey(config));
+  const storage = await openStorage(config);
+  const sql = connect(databaseUrl, { max: poolSize, name: `atelier ${name}` });
+  try {
+    await bind(sql, secrets, storage);
+  } catch (error) {
+    await sql.end({ timeout: 1 });
+    if (error instanceof BootError) throw error;
+    if ((error as { code?: string }).code === "42P01") {
+      throw new BootError("The database is not migrated: run `bun run migrate`");
+    }
+    throw new DatabaseError(describeDatabaseError(error, databaseUrl));
+  }
+  return { config, databaseUrl, sql, secrets, storage, log };
+}
+
+/** Binds the database to its key and its storage at the first start; refuses others afterwards. */
+async function bind(sql: Sql, secrets: Secrets, storage: Storage): Promise<void> {
+  const facts = [
+    {
+      name: "secret-key",
+      value: secrets.checkValue,
+      fault: "SECRET_KEY is not the one that this database was used with",
+    },
+    {
+      name: "storage",
+      value: await storage.id(),
+      fault: "The file storage is not the one that this database was used with",
+    },
+  ];
+  for (const { name, value, fault } of facts) {
+    await sql`insert into settings (name, value) values (${name}, ${value}) on conflict do nothing`;
+    const [kept] = await sql<{ value: string }[]>`select value from settings where name = ${name}`;
+    if (kept?.value !== value) throw new BootError(fault);
+  }
+}
+
+/** Runs an entry point; what refuses to start says so in one line and exits 1. */
+export async function main(start: () => Promise<void>): Promise<void> {
+  try {
+    await start();
+  } catch (error) {
+    const isExpected = error instanceof ConfigError || error instanceof DatabaseError || error instanceof BootError;
+    process.stderr.write(`${isExpected ? (error as Error).message : ((error as Error)?.stack ?? error)}\n`);
+    process.exit(1);
+  }
+}

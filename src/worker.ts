@@ -1,0 +1,18 @@
+/** `bun run worker`: the job runner only. Any number of them, on any hosts. */
+import { startWorker } from "../jobs/index.ts";
+import { boot, main } from "./boot.ts";
+import { temporaryDirectory } from "./storage/index.ts";
+import { stopOnSignals } from "./up/orphan.ts";
+
+await main(async () => {
+  const { config, databaseUrl, sql, secrets, storage, log } = await boot("worker", process.env, 10);
+  const worker = await startWorker(
+    { sql, secrets, storage, log, temporaryDirectory: temporaryDirectory(config) },
+    { databaseUrl, concurrency: config.workerConcurrency },
+  );
+  log.info({ workerId: worker.id }, "the worker runs");
+  stopOnSignals(async () => {
+    await worker.stop();
+    await sql.end({ timeout: 5 });
+  });
+});
