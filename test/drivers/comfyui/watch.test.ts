@@ -110,7 +110,7 @@ test("a run that moves into the history between two looks is not lost", async ()
   const handle = await begin(inferenceJob(), "steps");
   let raced = 0;
   engine.intercept = async (_, url) => {
-    if (raced++ > 0 || url.pathname !== `/history/${handle.runId}`) return;
+    if (url.pathname !== `/history/${handle.runId}` || raced++ > 0) return;
     engine.release();
     await engine.until(() => !engine.isRunning(handle.runId));
     return Response.json({});
