@@ -207,6 +207,13 @@ test.each([
   expect(last).toMatchObject({ type: "failed", error: { errorClass, message } });
 });
 
+test("a trained model is found through a proxy that lets no HEAD pass", async () => {
+  open();
+  engine.intercept = (request) => (request.method === "HEAD" ? new Response(null, { status: 405 }) : undefined);
+  const handle = await begin(trainingJob());
+  expect(typesOf(await follow(driver, engine.target, handle)).slice(-2)).toEqual(["artifact", "finished"]);
+});
+
 test("an engine that reports success but has no model has failed", async () => {
   open();
   const handle = await begin(trainingJob());
