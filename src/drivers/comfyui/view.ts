@@ -24,16 +24,24 @@ function viewPath(file: Record<string, string>): string {
 const headers = { "accept-encoding": "identity" };
 
 /** Null when the engine has no such file; `bytes` is null when it does not tell the size. */
-export function findFile(
+export async function findFile(
   client: ComfyClient,
   file: EngineFile,
   signal: AbortSignal,
 ): Promise<{ bytes: number | null } | null> {
-  return client.request(viewPath(file), signal, { method: "HEAD", headers }, async (response) => {
-    if (response.status === 404) return null;
-    const length = (await accept(response)).headers.get("content-length");
-    return { bytes: length === null ? null : Number(length) };
-  });
+  const ask = (method: "HEAD" | "GET") =>
+    client.request(viewPath(file), signal, { method, headers }, async (response) => {
+      await response.body?.cancel();
+      if (response.status === 404) return null;
+      // A proxy that lets no HEAD pass would otherwise hide a result for good.
+      if (method === "HEAD" && (response.status === 405 || response.status === 501)) return "refused";
+      const length = (await accept(response)).headers.get("content-length");
+      return { bytes: length === null ? null : Number(length) };
+    });
+  const found = await ask("HEAD");
+  if (found !== "refused") return found;
+  const fetched = await ask("GET");
+  return fetched === "refused" ? null : fetched;
 }
 
 /** Streams a file. What breaks on the way is an EngineError too, so that half a file never passes for a whole. */

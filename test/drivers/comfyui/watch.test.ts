@@ -110,7 +110,7 @@ test("a run that moves into the history between two looks is not lost", async ()
   const handle = await begin(inferenceJob(), "steps");
   let raced = 0;
   engine.intercept = async (_, url) => {
-    if (raced++ > 0 || url.pathname !== `/history/${handle.runId}`) return;
+    if (url.pathname !== `/history/${handle.runId}` || raced++ > 0) return;
     engine.release();
     await engine.until(() => !engine.isRunning(handle.runId));
     return Response.json({});
@@ -205,6 +205,13 @@ test.each([
   const handle = await begin();
   const last = (await follow(driver, engine.target, handle)).at(-1);
   expect(last).toMatchObject({ type: "failed", error: { errorClass, message } });
+});
+
+test("a trained model is found through a proxy that lets no HEAD pass", async () => {
+  open();
+  engine.intercept = (request) => (request.method === "HEAD" ? new Response(null, { status: 405 }) : undefined);
+  const handle = await begin(trainingJob());
+  expect(typesOf(await follow(driver, engine.target, handle)).slice(-2)).toEqual(["artifact", "finished"]);
 });
 
 test("an engine that reports success but has no model has failed", async () => {
