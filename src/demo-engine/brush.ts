@@ -1,4 +1,5 @@
 /** Brush strokes: the texture that styles have learnt, laid over a picture. */
+import { createPace } from "./pace.ts";
 import { createNoise, type Random } from "./random.ts";
 import { patchEdge } from "./style.ts";
 import type { AppliedStyle } from "./values.ts";
@@ -11,11 +12,12 @@ export class Texture {
   ) {}
 
   /** Null when no style has a brush, or all are applied with no strength. */
-  static of(styles: AppliedStyle[], random: Random, width: number, height: number): Texture | null {
+  static async of(styles: AppliedStyle[], random: Random, width: number, height: number): Promise<Texture | null> {
     const brushes = styles.filter(({ style, strength }) => strength !== 0 && style.brush.patterns.length > 0);
     if (brushes.length === 0) return null;
     const values = new Float32Array(width * height);
     const noise = createNoise(random);
+    const pace = createPace();
     const cell = Math.max(1, Math.round(Math.min(width, height) / 170));
     const edge = patchEdge * cell;
     const stride = Math.max(1, edge >> 1);
@@ -30,6 +32,7 @@ export class Texture {
         (spread) => (spread / strongest) * Math.max(-2, Math.min(2, strength)) * 0.3,
       );
       for (let top = -stride; top < height; top += stride) {
+        await pace();
         for (let left = -stride; left < width; left += stride) {
           const pattern = new Float32Array(patchEdge * patchEdge);
           style.brush.patterns.forEach((feature, r) => {

@@ -40,7 +40,7 @@ export type OnStep = (step: number, preview: () => Picture) => Promise<void>;
 /** Draws one picture over `steps` steps of about equal work. */
 export async function draw(request: DrawRequest, onStep: OnStep): Promise<Picture> {
   const { width, height, steps } = request;
-  const canvas = new Canvas(request);
+  const canvas = await Canvas.create(request);
   const pace = createPace();
   const rows = height * 2;
   let row = 0;
@@ -76,14 +76,40 @@ class Canvas {
   private readonly grain: Float32Array;
   private readonly contrast: number;
   private readonly light: readonly [number, number];
-  private readonly brush: Texture | null;
   private readonly denoise: number;
   private readonly source: Picture | null;
-  private small: Canvas | null = null;
   private readonly sample: Sample = { tone: 0, height: 0, glow: 0 };
   private readonly color = new Float32Array(3);
 
-  constructor(private readonly request: DrawRequest) {
+  /** A canvas with nothing on it yet, but with the small version that previews are made of. */
+  static async create(request: DrawRequest): Promise<Canvas> {
+    const { width, height, source } = request;
+    const edge = (length: number) => Math.max(1, Math.round(length / previewScale));
+    const small = { width: edge(width), height: edge(height) };
+    const shrunk = source === null ? null : shrinkTo(source, small.width, small.height);
+    const canvas = await Canvas.blank({ ...request, ...small, source: shrunk }, null);
+    const pace = createPace();
+    for (let y = 0; y < small.height; y++) {
+      canvas.shapeRow(y);
+      await pace();
+    }
+    for (let y = 0; y < small.height; y++) {
+      canvas.colorRow(y);
+      await pace();
+    }
+    return Canvas.blank(request, canvas);
+  }
+
+  private static async blank(request: DrawRequest, small: Canvas | null): Promise<Canvas> {
+    const random = createRandom(`brush ${layoutKey(request)}`);
+    return new Canvas(request, await Texture.of(request.styles, random, request.width, request.height), small);
+  }
+
+  private constructor(
+    private readonly request: DrawRequest,
+    private readonly brush: Texture | null,
+    private readonly small: Canvas | null,
+  ) {
     const { width, height, steps, cfg, prompt, styles } = request;
     this.width = width;
     this.height = height;
@@ -106,7 +132,6 @@ class Canvas {
     this.contrast = 0.72 + 0.05 * Math.min(cfg, 20);
     const angle = layout() * 2 * Math.PI;
     this.light = [Math.cos(angle), -Math.abs(Math.sin(angle)) - 0.35];
-    this.brush = Texture.of(styles, createRandom(`brush ${layoutKey(request)}`), width, height);
     this.denoise = request.source === null ? 1 : request.denoise;
     this.source = request.source;
     const size = width * height;
@@ -171,28 +196,11 @@ class Canvas {
 
   /** The state after the share `done` of the steps: a small version of the picture coming out of noise. */
   preview(done: number): Picture {
-    const small = this.smallCanvas();
+    const small = this.small ?? this;
     const random = createRandom(`preview ${layoutKey(this.request)} ${done}`);
     const clear = done * done * (3 - 2 * done);
     const data = Uint8Array.from(small.data, (value) => value * clear + (1 - clear) * (64 + 128 * random()));
     return { width: small.width, height: small.height, data };
-  }
-
-  private smallCanvas(): Canvas {
-    if (this.small !== null) return this.small;
-    const width = Math.max(1, Math.round(this.width / previewScale));
-    const height = Math.max(1, Math.round(this.height / previewScale));
-    const { source } = this;
-    const canvas = new Canvas({
-      ...this.request,
-      width,
-      height,
-      source: source === null ? null : shrinkTo(source, width, height),
-    });
-    for (let y = 0; y < height; y++) canvas.shapeRow(y);
-    for (let y = 0; y < height; y++) canvas.colorRow(y);
-    this.small = canvas;
-    return canvas;
   }
 }
 

@@ -3,7 +3,7 @@
  * that turns a client's text into a path is here, and refuses what would leave its root.
  */
 import { createHash, randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, extname, join, normalize, resolve, sep } from "node:path";
 import { PythonError } from "./python.ts";
@@ -162,7 +162,7 @@ export class EngineFiles {
     const stem = name.slice(0, name.length - extension.length);
     let stored = name;
     for (let i = 1; !overwrite && existsSync(join(folder, stored)); i++) {
-      if (sha256(await readFile(join(folder, stored))) === sha256(bytes)) return stored;
+      if ((await readFile(join(folder, stored))).equals(bytes)) return stored;
       stored = `${stem} (${i})${extension}`;
     }
     await writeWhole(join(folder, stored), bytes);
@@ -257,4 +257,11 @@ function fillPrefix(prefix: string, width: number, height: number): string {
 
 export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** The sha256 of a file, read in pieces: a large model must not hold up everything else. */
+export async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk);
+  return hash.digest("hex");
 }

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { draw } from "./draw.ts";
-import { type EngineFiles, type FileReference, type FileType, sha256, writeWhole } from "./files.ts";
+import { type EngineFiles, type FileReference, type FileType, hashFile, writeWhole } from "./files.ts";
 import { choice, decimal, integer, link, type NodeClass, type NodeResult, type NodeRun, text } from "./nodes.ts";
 import {
   cropCenter,
@@ -16,7 +16,7 @@ import {
 } from "./picture.ts";
 import { PythonError } from "./python.ts";
 import { loadStyle } from "./style.ts";
-import type { AppliedStyle, Conditioning, NodeInputs } from "./values.ts";
+import type { Conditioning, NodeInputs, ValueOf } from "./values.ts";
 
 const samplers =
   `euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 dpm_2 dpm_2_ancestral lms dpm_fast
@@ -205,7 +205,7 @@ const LoadImage: NodeClass = {
     image: (value, files) =>
       (typeof value === "string" && files.findAnnotated(value) !== null) || `Invalid image file: ${value}`,
   },
-  changeKey: async (literals, files) => sha256(await readFile(findImage(literals.get("image"), files))),
+  changeKey: async (literals, files) => hashFile(findImage(literals.get("image"), files)),
   run: async (inputs, { files }) => ({
     outputs: [
       { type: "IMAGE", pictures: [await decodePicture(await readFile(findImage(inputs.text("image"), files)))] },
@@ -298,11 +298,9 @@ const LoraLoader: NodeClass = {
   outputs: [{ type: "MODEL" }, { type: "CLIP" }],
   changeKey: loraChangeKey,
   run: async (inputs, { files }) => {
-    const model = inputs.value("model", "MODEL");
     const clip = inputs.value("clip", "CLIP");
-    const style = await loadLora(inputs.text("lora_name"), files);
-    const styles = apply(model.styles, { style, strength: inputs.number("strength_model") });
-    return { outputs: [{ ...model, styles }, clip] };
+    // Only the model's strength shows: there is no text encoder to change.
+    return { outputs: [await applyLora(inputs, files), clip] };
   },
 };
 
@@ -312,30 +310,26 @@ const LoraLoaderModelOnly: NodeClass = {
   required: { model: link("MODEL"), lora_name: loraName, strength_model: strength() },
   outputs: [{ type: "MODEL" }],
   changeKey: loraChangeKey,
-  run: async (inputs, { files }) => {
-    const model = inputs.value("model", "MODEL");
-    const style = await loadLora(inputs.text("lora_name"), files);
-    const styles = apply(model.styles, { style, strength: inputs.number("strength_model") });
-    return { outputs: [{ ...model, styles }] };
-  },
+  run: async (inputs, { files }) => ({ outputs: [await applyLora(inputs, files)] }),
 };
 
-async function loadLora(name: string, files: EngineFiles) {
+async function applyLora(inputs: NodeInputs, files: EngineFiles): Promise<ValueOf<"MODEL">> {
+  const model = inputs.value("model", "MODEL");
+  const strength = inputs.number("strength_model");
+  // Without strength the file is not even looked at, as in ComfyUI.
+  if (strength === 0) return model;
+  const name = inputs.text("lora_name");
   const path = files.findModel("loras", name);
-  if (path === null)
+  if (path === null) {
     throw new PythonError("FileNotFoundError", `Model in folder 'loras' with filename '${name}' not found.`);
-  return loadStyle(path);
+  }
+  return { ...model, styles: [...model.styles, { style: await loadStyle(path), strength }] };
 }
 
 // ComfyUI goes by the name alone and keeps a replaced file's old weights; nobody could build on that.
 async function loraChangeKey(literals: ReadonlyMap<string, unknown>, files: EngineFiles): Promise<string> {
   const path = files.findModel("loras", String(literals.get("lora_name")));
-  return path === null ? "" : sha256(await readFile(path));
-}
-
-/** A strength of zero is as good as no LoRA: the picture must be the same. */
-export function apply(styles: AppliedStyle[], added: AppliedStyle): AppliedStyle[] {
-  return added.strength === 0 ? styles : [...styles, added];
+  return path === null ? "" : hashFile(path);
 }
 
 export const pictureNodes = {

@@ -13,7 +13,7 @@ import {
   type NodeRun,
   text,
 } from "./nodes.ts";
-import { apply, seedInput } from "./nodes-picture.ts";
+import { seedInput } from "./nodes-picture.ts";
 import { PythonError } from "./python.ts";
 import { encodeSafetensors } from "./safetensors.ts";
 import { loadStyle, styleFromFile, styleToFile, wordsOf } from "./style.ts";
@@ -115,7 +115,7 @@ async function runTraining(inputs: NodeInputs, run: NodeRun, ticksPerStep: numbe
   const file = encodeSafetensors(tensorFile);
   const style = styleFromFile(tensorFile, sha256(file));
   const outputs: Value[] = [
-    { ...model, styles: apply(model.styles, { style, strength: 1 }) },
+    { ...model, styles: [...model.styles, { style, strength: 1 }] },
     { type: "LORA_MODEL", style, file },
     { type: "LOSS_MAP", losses },
     { type: "INT", value: before + steps },

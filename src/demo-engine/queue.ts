@@ -63,7 +63,7 @@ export class PromptQueue {
       }
       await new Promise<void>((resolve) => {
         this.wake = resolve;
-        signal.addEventListener("abort", () => resolve(), { once: true });
+        signal.onabort = () => resolve();
       });
     }
     return null;

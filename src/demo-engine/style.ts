@@ -1,7 +1,6 @@
 /** What a LoRA of this engine has learnt (a palette and a brush), and how it is kept in a `.safetensors` file. */
-import { readFile } from "node:fs/promises";
 import { labFromLinear, linearFromLab, type Swatch } from "./color.ts";
-import { sha256 } from "./files.ts";
+import { hashFile } from "./files.ts";
 import { createRandom } from "./random.ts";
 import { readSafetensors, type Tensor, type TensorFile } from "./safetensors.ts";
 
@@ -83,7 +82,7 @@ export function styleFromFile(file: TensorFile, hash: string): Style {
 export async function loadStyle(path: string): Promise<Style> {
   const wanted = (name: string) => name.startsWith("demo.") || name.startsWith(`${factorName}.`);
   const file = await readSafetensors(path, wanted);
-  return styleFromFile(file, sha256(await readFile(path)));
+  return styleFromFile(file, await hashFile(path));
 }
 
 /** The words of a text that carry meaning, in lower case. */

@@ -112,6 +112,20 @@ test("a second socket under the same client id takes over and is told the runnin
   expect(first.events).toHaveLength(heard);
 });
 
+test("when a socket that was taken over closes, its successor is cut off: ComfyUI's trap", async () => {
+  const first = await Listener.open(engine);
+  const second = await Listener.open(engine, first.clientId);
+  const closed = new Promise((resolve) => first.socket.addEventListener("close", resolve));
+  first.socket.close();
+  await closed;
+  const heard = second.events.length;
+  const observer = await Listener.open(engine);
+  await observer.run(pictureGraph({ seed: 5 }), { client_id: observer.clientId });
+  await second.post(pictureGraph({ seed: 6 }));
+  await observer.run(pictureGraph({ seed: 7 }));
+  expect(second.events).toHaveLength(heard);
+});
+
 test("routes and the socket answer below /api as well", async () => {
   const listener = await Listener.open(engine, randomUUID(), "/api/ws");
   expect(listener.events[0]?.data.sid).toBe(listener.clientId);
