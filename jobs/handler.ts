@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import type { Secrets } from "../src/auth/secrets.ts";
 import type { Sql } from "../src/db/client.ts";
+import type { RemoteOptions } from "../src/storage/fetch-remote.ts";
 import type { Storage } from "../src/storage/storage.ts";
 
 export interface JobDeps {
@@ -9,6 +10,8 @@ export interface JobDeps {
   storage: Storage;
   secrets: Secrets;
   log: Logger;
+  /** For tests, whose remote pictures lie on a loopback; the defaults are the safe ones. */
+  remote?: RemoteOptions;
   workerId: string;
   /** Where files wait until they are stored. */
   temporaryDirectory: string;

@@ -86,7 +86,8 @@ export async function startWorker(
       stopProbes();
       for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
       await Promise.all(runners.map((runner) => runner.stop()));
-      await resign(sql, worker.id);
+      // Without a database there is nobody to say good-bye to: the heartbeat runs out instead.
+      await resign(sql, worker.id).catch((error) => log.warn({ err: error }, "the leases could not be handed over"));
     },
   };
 }

@@ -164,9 +164,10 @@ async function judgeStored({ sql }: JobDeps, url: string, userId: number): Promi
     : { url, status: "unreachable", detail: "the picture is gone, or not yours to see any more" };
 }
 
-async function fetchPicture({ sql, storage }: JobDeps, url: string, userId: number): Promise<Verdict> {
+async function fetchPicture({ sql, storage, remote }: JobDeps, url: string, userId: number): Promise<Verdict> {
   try {
-    const picture = await readPicture(await fetchRemote(url));
+    const { stream } = await fetchRemote(url, remote);
+    const picture = await readPicture(new Uint8Array(await new Response(stream).arrayBuffer()));
     const { key } = await keepPicture(sql, storage, userId, picture);
     return { url, status: "ok", detail: null, key };
   } catch (error) {

@@ -31,7 +31,10 @@ export async function boot(name: string, env: Record<string, string | undefined>
   if (!databaseUrl) {
     throw new BootError(`No database: DATABASE_URL is not set and no embedded PostgreSQL runs under ${config.dataDir}`);
   }
-  const log = pino({ level: config.logLevel, base: { process: name } }, destination(2));
+  const log = pino(
+    { level: config.logLevel, base: { process: name }, serializers: { err: describeError } },
+    destination(2),
+  );
   const secrets = createSecrets(readSecretKey(config));
   const storage = await openStorage(config);
   const sql = connect(databaseUrl, { max: poolSize, name: `atelier ${name}` });
@@ -46,6 +49,13 @@ export async function boot(name: string, env: Record<string, string | undefined>
     throw new DatabaseError(describeDatabaseError(error, databaseUrl));
   }
   return { config, databaseUrl, sql, secrets, storage, log };
+}
+
+/** What is worth reading of an error. pino's own way adds every property: a pool's client with its connection's key. */
+function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { name, message, code, stack, cause } = error as Error & { code?: unknown };
+  return { type: name, message, code, stack, ...(cause ? { cause: describeError(cause) } : {}) };
 }
 
 /** Binds the database to its key and its storage at the first start; refuses others afterwards. */

@@ -31,7 +31,6 @@ export async function ensureAdmin(
 /** Registers the demo engines at their present ports, and forgets those that are no longer started. */
 export async function ensureDemoServers(
   sql: Sql,
-  _config: unknown,
   engines: { name: string; type: "train" | "infer"; port: number }[],
 ): Promise<void> {
   await sql.begin(async (tx) => {

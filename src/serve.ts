@@ -15,10 +15,12 @@ import { temporaryDirectory } from "./storage/index.ts";
 const maxRequestBodySize = 64 * 1024 ** 3;
 /** Seconds; a handler that writes nothing for longer is cut off, so it must outlast slow uploads. */
 const idleTimeout = 120;
+/** Below the time after which `up` loses patience. */
+const drainMs = 4_000;
 
 export interface Api {
   port: number;
-  /** Lets requests end, for ten seconds at most; sockets are closed with 1001. */
+  /** Lets requests end, for some seconds at most; sockets are closed with 1001. */
   stop(): Promise<void>;
 }
 
@@ -74,7 +76,7 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
       // `stop` waits for ever while a socket is open.
       hub.stop();
       await stopListening();
-      await Promise.race([server.stop(), Bun.sleep(10_000)]);
+      await Promise.race([server.stop(), Bun.sleep(drainMs)]);
       await server.stop(true);
     },
   };

@@ -1,11 +1,11 @@
 /** Everything that `up` starts, the order in which it comes and goes, and what depends on what. */
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Config } from "../config.ts";
-import { connect, type Sql } from "../db/client.ts";
+import { connect } from "../db/client.ts";
 import { type Embedded, startEmbedded } from "../db/embedded.ts";
 import { migrate } from "../db/migrate.ts";
 import type { ProcessId } from "../db/process-table.ts";
+import { ensureAdmin, ensureDemoServers } from "../seed.ts";
 import { checkAddress, localUrl } from "./address.ts";
 import { type DemoEngine, startEngines } from "./engines.ts";
 import { type Lock, takeLock } from "./lock.ts";
@@ -112,25 +112,13 @@ export function openHouse(
   };
 }
 
-interface Seed {
-  ensureAdmin(sql: Sql, config: Config): Promise<{ email: string; password: string } | null>;
-  ensureDemoServers(
-    sql: Sql,
-    config: Config,
-    engines: { name: string; type: "train" | "infer"; port: number }[],
-  ): Promise<void>;
-}
-
 /** Returns the admin's credentials if the account was made now. */
 async function seed(url: string, config: Config, engines: DemoEngine[], signal: AbortSignal) {
-  const path = resolve(source, "seed.ts");
-  if (!existsSync(path)) return null;
-  const { ensureAdmin, ensureDemoServers } = (await import(path)) as Seed;
   const sql = connect(url, { max: 1, name: "atelier up" });
   try {
     const admin = await ensureAdmin(sql, config);
     const ports = Promise.all(engines.map(async ({ name, type, port }) => ({ name, type, port: await port })));
-    await ensureDemoServers(sql, config, await unlessAborted(ports, signal));
+    await ensureDemoServers(sql, await unlessAborted(ports, signal));
     return admin;
   } finally {
     await sql.end({ timeout: 1 });
