@@ -108,7 +108,7 @@ function ridges({ width, height, random, detail, bend }: SceneSettings): Scene {
     const edge = 0.0035;
     const disc = smooth(sun.r + edge, sun.r - edge, far);
     out.tone = clamp(0.42 + 0.42 * smooth(0, horizon, y) + veil + 0.3 * Math.exp(-far * 4) + disc * 0.4);
-    out.height = 0.5 + cloud * 0.12;
+    out.height = 0.5 + cloud * 0.05;
     out.glow = clamp(disc * 0.85 + 0.75 * Math.exp(-far * 5.5) * (1 - veil));
   };
 }
