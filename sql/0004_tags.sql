@@ -1,6 +1,6 @@
 create table tags (
   id         int generated always as identity primary key,
-  name       text not null,
+  name       text collate "C" not null,
   revision   int not null default 1,
   version    int not null default 1,
   created_at timestamptz not null default now(),

@@ -14,11 +14,11 @@ export const nullableReference = reference.nullable();
 export const name = z.string().trim().min(1).max(120);
 export const longText = z.string().max(10_000);
 
-/** `createdAt` and `updatedAt` newest first, `name` by code point whatever the database's collation. */
+/** `createdAt` and `updatedAt` newest first, `name` by code point (its columns have the collation "C"). */
 export const commonSorts: Record<string, Sort> = {
   createdAt: { by: "created_at", direction: "desc" },
   updatedAt: { by: "updated_at", direction: "desc" },
-  name: { by: 'name collate "C"', direction: "asc" },
+  name: { by: "name", direction: "asc" },
 };
 
 export const tagName = z

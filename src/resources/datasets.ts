@@ -115,6 +115,8 @@ export const datasets = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name"], tags: "dataset_tags", isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [...(row.images as string[]), ...(row.report as { url: string }[]).map((r) => r.url)]),

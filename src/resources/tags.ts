@@ -11,6 +11,8 @@ export const tags = defineResource({
   fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
+  lists: { counted: [], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   create: {

@@ -201,6 +201,8 @@ export const tasks = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name", "type", "status", "base_model", "model_id", "server_id"], isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   create: {

@@ -33,6 +33,8 @@ export const users = defineResource({
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: { createdAt: commonSorts.createdAt as never, name: commonSorts.name as never },
+  lists: { counted: ["name"], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: isOwnerOrAdmin,
   create: {

@@ -52,7 +52,8 @@ export type Filter =
   | { kind: "text"; column: string; see?: "owner" | "admin" }
   | { kind: "boolean"; column: string; see?: "owner" | "admin" }
   | { kind: "enum"; column: string; entry: EntryName; field: string; see?: "owner" | "admin" }
-  | { kind: "tag"; column: string; see?: "owner" | "admin" };
+  | { kind: "tag"; column: string; see?: "owner" | "admin" }
+  | { kind: "search"; see?: "owner" | "admin" };
 
 export interface Sort {
   /** Over the alias `t`; written here, never a caller's text. */
@@ -82,6 +83,13 @@ export interface Resource {
   sorts: Record<string, Sort>;
   /** SQL for whose a row is, over `t`. */
   owner: string;
+  /**
+   * How long lists stay fast (sql/0013_lists.sql): the columns that are counted by value, the table of tag postings,
+   * and whether rows are public or private. Absent for small tables, which are counted and sorted.
+   */
+  lists?: { counted: string[]; tags?: string; isOwned: boolean };
+  /** Searched by keywords, see src/search. */
+  isSearchable?: boolean;
   /** Only these viewers may list and read at all; others get 401 (guests) or 403. */
   readers?: "everyone" | "users";
   /** Which rows the viewer may see, over the alias `t`: the same text serves list, total, detail, write and socket. */
