@@ -89,7 +89,11 @@ describe("refused", () => {
     { what: "a header of 100 MB and a byte", bytes: file(one, 4, 100_000_001), reason: "at most 100000000" },
     { what: "a header of 2^64 - 1", bytes: file(one, 4, 2n ** 64n - 1n), reason: "at most 100000000" },
     { what: "a header that is not JSON", bytes: file("{not json at all}", 4), reason: "not JSON" },
-    { what: "a header that is not UTF-8", bytes: file("{  }", 0).with(10, 0xff), reason: "not JSON" },
+    {
+      what: "a header that is not UTF-8",
+      bytes: file({ __metadata__: { "": "x" } }, 0).with(29, 0xff),
+      reason: "not JSON",
+    },
     { what: "a header cut short by its length", bytes: file(one, 4, 10), reason: "not JSON" },
     {
       what: "a header one byte too long",
@@ -112,7 +116,7 @@ describe("refused", () => {
       bytes: file({ a: tensor("F32", [2 ** 53 - 1, 2 ** 53 - 1], 0, 4) }, 4),
       reason: "by its shape",
     },
-    { what: "a negative length", bytes: file({ a: tensor("U8", [-4], 0, 4) }, 4), reason: "shape" },
+    { what: "a negative length", bytes: file({ a: tensor("U8", [-2, -2], 0, 4) }, 4), reason: "list of counts" },
     { what: "offsets backwards", bytes: file({ a: tensor("U8", [4], 4, 0) }, 4), reason: "by its offsets" },
     {
       what: "offsets that are texts",
