@@ -33,9 +33,3 @@ begin
   ) found;
   return ids;
 end $$;
-
-create function tag_names(ids int[]) returns text[] language sql stable parallel safe as $$
-  select coalesce(array_agg(t.name order by place), '{}')
-  from unnest(ids) with ordinality as given (id, place)
-  join tags t on t.id = given.id
-$$;

@@ -14,23 +14,23 @@ begin
     )', postings, tagged);
   execute format('create index on %I (row_id)', postings);
   execute format('create index on %I (tag_id, user_id, row_id) where not public', postings);
+  -- A function of its own, whose plans are kept: a dynamic statement would be planned for every row.
   execute format(
-    'create trigger e_tags_insert after insert on %s for each row when (new.tag_ids <> ''{}'') execute function post_tags(%L)',
-    tagged, postings);
+    'create function %1$I() returns trigger language plpgsql as $f$
+    begin
+      if tg_op = ''UPDATE'' then
+        delete from %2$I where row_id = new.id;
+      end if;
+      insert into %2$I select distinct unnest(new.tag_ids), new.id, new.public, new.user_id;
+      return null;
+    end $f$', 'post_' || postings, postings);
+  execute format(
+    'create trigger e_tags_insert after insert on %s for each row when (new.tag_ids <> ''{}'') execute function %I()',
+    tagged, 'post_' || postings);
   execute format(
     'create trigger e_tags_update after update of tag_ids, public, user_id on %s for each row
      when (old.tag_ids <> new.tag_ids or (new.tag_ids <> ''{}'' and row(old.public, old.user_id) <> row(new.public, new.user_id)))
-     execute function post_tags(%L)', tagged, postings);
-end $$;
-
-create function post_tags() returns trigger language plpgsql as $$
-begin
-  if tg_op = 'UPDATE' then
-    execute format('delete from %I where row_id = $1', tg_argv[0]) using new.id;
-  end if;
-  execute format('insert into %I select distinct unnest($1), $2, $3, $4', tg_argv[0])
-  using new.tag_ids, new.id, new.public, new.user_id;
-  return null;
+     execute function %I()', tagged, 'post_' || postings);
 end $$;
 
 call index_tags('datasets', 'dataset_tags');
@@ -84,68 +84,52 @@ create table list_count_changes (
 );
 create index list_count_changes_key on list_count_changes (resource, dim, value, scope);
 
--- The values by which a row is counted.
-create function count_dims(counted jsonb, columns text[]) returns table (dim text, value text)
-language sql immutable parallel safe as $$
-  select '', ''
-  union all
-  select c, counted ->> c from unnest(columns) c where counted ->> c is not null
-  union all
-  select 'tag', t from jsonb_array_elements_text(coalesce(counted -> 'tag_ids', '[]')) t
-$$;
-
--- Tables without `public` count as public: who may read them sees all of them.
-create function count_scopes(counted jsonb) returns setof int language sql immutable parallel safe as $$
-  select case when coalesce(counted ->> 'public', 'true')::boolean then -1 else 0 end
-  union all
-  select (counted ->> 'user_id')::int where not coalesce(counted ->> 'public', 'true')::boolean
-$$;
-
-create function count_statement() returns trigger language plpgsql as $$
-begin
-  insert into list_count_changes
-  select tg_table_name, d.dim, d.value, s, count(*) * case tg_op when 'INSERT' then 1 else -1 end
-  from changed c
-  cross join lateral to_jsonb(c) as r
-  cross join lateral count_dims(r, tg_argv[0]::text[]) d
-  cross join lateral count_scopes(r) s
-  group by d.dim, d.value, s;
-  return null;
-end $$;
-
-create function count_update() returns trigger language plpgsql as $$
-begin
-  insert into list_count_changes
-  select tg_table_name, d.dim, d.value, s, sum(side.n)
-  from (values (to_jsonb(old), -1), (to_jsonb(new), 1)) side (r, n)
-  cross join lateral count_dims(side.r, tg_argv[0]::text[]) d
-  cross join lateral count_scopes(side.r) s
-  group by d.dim, d.value, s
-  having sum(side.n) <> 0;
-  return null;
-end $$;
-
+-- Counts a table's rows by each of the columns, and by tag where it has tags. Tables without `public` count as public:
+-- who may read them sees all of them. The functions are made for each table: what was tried first, one function that
+-- turns rows into jsonb, took several times as long.
 create procedure count_lists(counted regclass, columns text[]) language plpgsql as $$
 declare
   has_tags boolean := exists (select from pg_attribute where attrelid = counted and attname = 'tag_ids');
-  has_public boolean := exists (select from pg_attribute where attrelid = counted and attname = 'public');
+  is_owned boolean := exists (select from pg_attribute where attrelid = counted and attname = 'public');
+  dims text := (select coalesce(string_agg(format(', (%L, c.%I::text)', name, name), ''), '') from unnest(columns) name);
+  tags text := case when has_tags then $f$union all select 'tag', unnest(c.tag_ids)::text$f$ else '' end;
+  scopes text := case when is_owned
+    then 'values (case when c.public then -1 else 0 end), (case when not c.public then c.user_id end)'
+    else 'values (-1)' end;
   moving text[] := columns || case when has_tags then array['tag_ids'] else '{}' end
-    || case when has_public then array['public', 'user_id'] else '{}' end;
+    || case when is_owned then array['public', 'user_id'] else '{}' end;
+  has_moved text := format('for each row when (row(%s) is distinct from row(%s))',
+    (select string_agg(format('old.%I', m), ', ') from unnest(moving) m),
+    (select string_agg(format('new.%I', m), ', ') from unnest(moving) m));
+  event record;
 begin
-  execute format(
-    'create trigger y_count_insert after insert on %s referencing new table as changed for each statement execute function count_statement(%L)',
-    counted, columns);
-  execute format(
-    'create trigger y_count_delete after delete on %s referencing old table as changed for each statement execute function count_statement(%L)',
-    counted, columns);
-  if moving <> '{}' then
+  for event in
+    values
+      ('insert', 'select *, 1 as sign from changed', 'referencing new table as changed for each statement'),
+      ('delete', 'select *, -1 as sign from changed', 'referencing old table as changed for each statement'),
+      ('update', 'select old.*, -1 as sign union all select new.*, 1', has_moved)
+  loop
+    continue when event.column1 = 'update' and moving = '{}';
     execute format(
-      'create trigger y_count_update after update on %s for each row when (row(%s) is distinct from row(%s)) execute function count_update(%L)',
-      counted,
-      (select string_agg(format('old.%I', m), ', ') from unnest(moving) m),
-      (select string_agg(format('new.%I', m), ', ') from unnest(moving) m),
-      columns);
-  end if;
+      $f$
+        create function %I() returns trigger language plpgsql as $body$
+        begin
+          insert into list_count_changes
+          select %L, d.dim, d.value, s.scope, sum(c.sign)
+          from (%s) c
+          cross join lateral (select * from (values ('', '')%s) v %s) d (dim, value)
+          cross join lateral (%s) s (scope)
+          where d.value is not null
+            and s.scope is not null
+          group by d.dim, d.value, s.scope
+          having sum(c.sign) <> 0;
+          return null;
+        end $body$
+      $f$,
+      format('count_%s_%s', counted, event.column1), counted::text, event.column2, dims, tags, scopes);
+    execute format('create trigger %I after %s on %s %s execute function %I()',
+      'y_count_' || event.column1, event.column1, counted, event.column3, format('count_%s_%s', counted, event.column1));
+  end loop;
 end $$;
 
 call count_lists('users', array['name']);
@@ -178,16 +162,16 @@ end $$;
 -- The exact number of rows in some scopes that have one of the values.
 create function list_total(of_resource text, of_dim text, of_values text[], of_scopes int[]) returns bigint
 language sql stable parallel safe as $$
-  select coalesce(sum(n), 0)::bigint
-  from (
-    select n
-    from unnest(of_values) v
-    cross join unnest(of_scopes) s
-    join list_counts c on c.resource = of_resource and c.dim = of_dim and c.value = v and c.scope = s
-    union all
-    select n
-    from unnest(of_values) v
-    cross join unnest(of_scopes) s
-    join list_count_changes d on d.resource = of_resource and d.dim = of_dim and d.value = v and d.scope = s
-  ) known
+  -- Scalar look-ups rather than joins: whatever the planner believes of the arrays, each is one descent of an index.
+  select coalesce(sum(
+    coalesce((
+      select n from list_counts c
+      where c.resource = of_resource and c.dim = of_dim and c.value = v and c.scope = s
+    ), 0) + coalesce((
+      select sum(n) from list_count_changes c
+      where c.resource = of_resource and c.dim = of_dim and c.value = v and c.scope = s
+    ), 0)
+  ), 0)::bigint
+  from unnest(of_values) v
+  cross join unnest(of_scopes) s
 $$;
