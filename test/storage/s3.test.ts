@@ -8,7 +8,9 @@ import { Problem } from "../../src/problems.ts";
 import { openStorage } from "../../src/storage/index.ts";
 import { createS3Storage } from "../../src/storage/s3.ts";
 import { failure, startFakeS3 } from "../helpers/s3.ts";
-import { freshDirectory, read, sha256, streamOf, testContract, type } from "./contract.ts";
+import { freshDirectory, read, removeDirectories, sha256, streamOf, testContract, type } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const hello = new TextEncoder().encode("hello");
 const part = { partBytes: 1_000_000, largestCopyBytes: 1_000_000 };

@@ -7,7 +7,9 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { Problem } from "../../src/problems.ts";
 import { receiveUpload, type Upload } from "../../src/storage/upload.ts";
-import { freshDirectory, sha256, streamOf } from "./contract.ts";
+import { freshDirectory, removeDirectories, sha256, streamOf } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const directory = await freshDirectory();
 const limits = { picture: 5_000_000, model: 25_000_000 };
