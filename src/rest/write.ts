@@ -2,7 +2,7 @@
 import type { TransactionSql } from "postgres";
 import type { Sql } from "../db/client.ts";
 import { type Fault, Problem } from "../problems.ts";
-import { foldWaiting } from "../search/entries.ts";
+import { foldWritten } from "../search/entries.ts";
 import type { Context, Input, Resource, Row, Shape } from "./define.ts";
 import { checkReader, etagOf, getRow, matchesRevision, parseId, view } from "./read.ts";
 
@@ -30,7 +30,7 @@ export async function create(resource: Resource, body: unknown, context: Context
     await rules.check?.(inside, input, faults);
     throwFaults(faults);
     const { id, extra, viewer: as } = await rules.insert(inside, input);
-    await foldWaiting(inside.sql);
+    await foldWritten(inside.sql);
     const seenBy = as ? { ...inside, viewer: as } : inside;
     const row = await getRow(resource, id, seenBy);
     const [object] = await view(resource, [row], seenBy);
@@ -64,7 +64,7 @@ export async function patch(
     if (Object.keys(columns).length > 0) {
       await inside.sql`update ${inside.sql(resource.name)} set ${inside.sql(columns)} where id = ${id}`;
     }
-    if (resource.isSearchable) await foldWaiting(inside.sql);
+    if (resource.isSearchable) await foldWritten(inside.sql);
     const after = await getRow(resource, id, inside);
     const [object] = await view(resource, [after], inside);
     return { object: object as Input, etag: etagOf(resource, after, inside), id };

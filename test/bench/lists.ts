@@ -51,8 +51,12 @@ for (const size of sizes) {
 }
 
 const ms = (value: number) => value.toFixed(2).padStart(8);
-process.stdout.write(`images, medians of ${rounds} in ms: ${sizes.join(" rows, then ")} rows; searches at ${searchHits} hits\n`);
-process.stdout.write(`${"query | viewer".padEnd(52)}${"first".padStart(16)}  ratio${"last".padStart(18)}  ratio     total\n`);
+process.stdout.write(
+  `images, medians of ${rounds} in ms: ${sizes.join(" rows, then ")} rows; searches at ${searchHits} hits\n`,
+);
+process.stdout.write(
+  `${"query | viewer".padEnd(52)}${"first".padStart(16)}  ratio${"last".padStart(18)}  ratio     total\n`,
+);
 let worst = 0;
 for (const [key, [small, large]] of results) {
   if (!small || !large) continue;
