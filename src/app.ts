@@ -12,8 +12,9 @@ import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import { type Env, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
+import { checkMethod } from "./rest/methods.ts";
 import { checkOrigin } from "./rest/origin.ts";
 import { detail, list } from "./rest/read.ts";
 import { create, patch, remove } from "./rest/write.ts";
@@ -73,6 +74,7 @@ export function createApp(deps: Deps) {
     const ms = Math.round(performance.now() - started);
     deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
   });
+  app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
   app.use("/api/*", async (c, next) => {
@@ -121,7 +123,6 @@ function resourceRoutes(resource: Resource, deps: Deps) {
       return c.json(object, 201, { Location: `/api/${resource.name}/${id}`, ETag: etag });
     });
   }
-  routes.all("/", methodNotAllowed(resource.create ? "GET, HEAD, POST" : "GET, HEAD"));
 
   const isLive = Object.values(resource.fields).some((field) => field.live);
   routes.get("/:id", async (c) => {
@@ -155,7 +156,5 @@ function resourceRoutes(resource: Resource, deps: Deps) {
       return c.body(null, 204);
     });
   }
-  const allowed = ["GET", "HEAD", ...(resource.patch ? ["PATCH"] : []), ...(resource.remove ? ["DELETE"] : [])];
-  routes.all("/:id", methodNotAllowed(allowed.join(", ")));
   return routes;
 }

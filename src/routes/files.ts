@@ -2,7 +2,7 @@
 import { Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed } from "../rest/http.ts";
+import type { Env } from "../rest/http.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
@@ -46,7 +46,6 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   });
 
   routes.get("/", async (c) => c.json(await listOwn(c.get("context"), new URL(c.req.url).searchParams)));
-  routes.all("/", methodNotAllowed("GET, HEAD, POST"));
 
   routes.get("/:key", async (c) => {
     const context = c.get("context");
@@ -77,7 +76,6 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     await deleteUnused(sql, storage, [key]);
     return c.body(null, 204);
   });
-  routes.all("/:key", methodNotAllowed("GET, HEAD, DELETE"));
   return routes;
 }
 
@@ -93,7 +91,6 @@ export function modelFileRoutes({ storage }: Pick<FileDeps, "storage">, findMode
     if (!file) throw new Problem("not-found", { detail: `Model ${id} has no file yet` });
     return sendFile(c.req.raw, storage, file, { "Cache-Control": "private, no-cache" }, `${name}.safetensors`);
   });
-  routes.all("/:id/file", methodNotAllowed("GET, HEAD"));
   return routes;
 }
 
