@@ -223,13 +223,15 @@ export const tasks = defineResource({
     },
   },
   remove: {
-    // Unfinished outputs go with the task: the cancel reaches its images first, finished ones stay.
+    // Unfinished outputs go with the task: the cancel reaches them first. Finished images stay, and so does a model that
+    // an earlier training has made.
     async before({ sql }, row) {
       await sql`
         update tasks set status = 'canceled', finished_at = now()
         where id = ${row.id} and status in ('initial', 'ready', 'waiting', 'running')
       `;
       await sql`delete from images where task_id = ${row.id} and status <> 'success'`;
+      await sql`delete from models where task_id = ${row.id} and model_path is null`;
     },
   },
 });
