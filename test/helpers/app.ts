@@ -2,7 +2,7 @@
  * The real app on a database of its own, used through `fetch` without listening. Accounts are inserted with a hash made
  * beforehand, since argon2 is slow on purpose; only tests of the log-in itself hash.
  */
-import { afterAll } from "bun:test";
+import { afterAll, setDefaultTimeout } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -55,6 +55,7 @@ export type TestApp = Awaited<ReturnType<typeof startApp>>;
 
 /** Gone, with its database and files, when the test file is done. */
 export async function startApp(changes: Partial<Config> = {}) {
+  setDefaultTimeout(20_000); // what hangs ends here; the machine may be busy with other things
   const database = await freshDatabase();
   const directory = mkdtempSync(join(tmpdir(), "atelier-app-"));
   const config: Config = { ...readConfig({ DATA_DIR: directory, PORT: "0", PUBLIC_URL: publicUrl }), ...changes };
