@@ -49,6 +49,7 @@ export interface CallOptions {
 export const password = "a password of tests";
 const passwordHash =
   "$argon2id$v=19$m=19456,t=2,p=1$+/8JHoOrfXsa7iunZDDGyQ$Bfw0HaYhd+5wUM+G+HDsuYoWRqGY9LK8gps71gW/LJc";
+const secretKey = "a secret key of thirty-two letters";
 const publicUrl = "http://atelier.test";
 
 export type TestApp = Awaited<ReturnType<typeof startApp>>;
@@ -60,7 +61,7 @@ export async function startApp(changes: Partial<Config> = {}) {
   const directory = mkdtempSync(join(tmpdir(), "atelier-app-"));
   const config: Config = { ...readConfig({ DATA_DIR: directory, PORT: "0", PUBLIC_URL: publicUrl }), ...changes };
   const sql = connect(database.url, { max: 6, name: "atelier test app" });
-  const secrets = createSecrets("a secret key of thirty-two letters");
+  const secrets = createSecrets(secretKey);
   const storage = openStorage(config);
   // What is logged as an error is a bug: it shows beside the test that found it.
   const log = pino({ level: "error" });
@@ -127,6 +128,7 @@ export async function startApp(changes: Partial<Config> = {}) {
     config,
     sql,
     secrets,
+    secretKey,
     storage,
     log,
     databaseUrl: database.url,

@@ -29,6 +29,7 @@ export interface PooledEngine {
 
 export type Pool = Awaited<ReturnType<typeof startPool>>;
 
+/** With no worker of its own, nothing happens until one is added. */
 export async function startPool({ engines, workers = 1 }: { engines: EngineOptions[]; workers?: number }) {
   const app = await startApp();
   const server = await listen(app);
@@ -37,14 +38,18 @@ export async function startPool({ engines, workers = 1 }: { engines: EngineOptio
   const started: Worker[] = [];
   for (let i = 0; i < workers; i += 1) started.push(await addWorker(app));
   for (const options of engines) pooled.set(options.name, await addEngine(app, admin, options));
-  await Promise.all([...pooled.values()].map(({ serverId }) => untilServer(app, serverId, "ready")));
+  if (workers > 0) await Promise.all([...pooled.values()].map(({ serverId }) => untilServer(app, serverId, "ready")));
 
   return {
     ...app,
     server,
     admin,
     workers: started,
-    addWorker: () => addWorker(app),
+    async addWorker(): Promise<Worker> {
+      const worker = await addWorker(app);
+      started.push(worker);
+      return worker;
+    },
     engine(name: string): PooledEngine {
       const found = pooled.get(name);
       if (!found) throw new Error(`there is no engine ${name}`);
