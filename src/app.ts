@@ -12,6 +12,7 @@ import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
+import { matchesNone } from "./rest/etag.ts";
 import { type Env, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
 import { checkMethod } from "./rest/methods.ts";
@@ -129,21 +130,14 @@ function resourceRoutes(resource: Resource, deps: Deps) {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (
-      !isLive &&
-      c.req
-        .header("if-none-match")
-        ?.split(",")
-        .some((tag) => tag.trim() === etag)
-    ) {
-      return c.body(null, 304, { ETag: etag });
-    }
+    if (!isLive && matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return c.json(object, 200, { ETag: etag });
   });
   if (resource.patch) {
     routes.patch("/:id", async (c) => {
       if (c.get("viewer").id === null) throw new Problem("token-required");
       const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
+      refuseQuery(new URL(c.req.url).searchParams);
       const ifMatch = c.req.header("if-match") ?? null;
       const { object, etag } = await patch(resource, c.req.param("id"), body, c.get("context"), ifMatch);
       if (resource.name === "params") deps.catalogue.forget();
@@ -152,6 +146,8 @@ function resourceRoutes(resource: Resource, deps: Deps) {
   }
   if (resource.remove) {
     routes.delete("/:id", async (c) => {
+      if (c.get("viewer").id === null) throw new Problem("token-required");
+      refuseQuery(new URL(c.req.url).searchParams);
       await remove(resource, c.req.param("id"), c.get("context"), c.req.header("if-match") ?? null);
       return c.body(null, 204);
     });
