@@ -66,85 +66,85 @@ describe("faults are judged in one order: of two, the earlier is answered", () =
   const foreign = { Origin: "https://evil.example" };
   const huge = { "Content-Length": String(9 * 1024 * 1024) };
   const hidden = async () => `/api/datasets/${(await app.make("datasets", owner.token, { images: [] })).id}`;
-  const cases: { first: string; then: string; status: number; ask: () => Promise<Answer> }[] = [
+  const cases: { first: string; second: string; status: number; ask: () => Promise<Answer> }[] = [
     {
       first: "a foreign origin",
-      then: "a wrong token",
+      second: "a wrong token",
       status: 403,
       ask: () => app.call("PATCH", detail, { token: "wrong", body: {}, headers: foreign }),
     },
     {
       first: "a wrong token",
-      then: "a wrong type",
+      second: "a wrong type",
       status: 401,
       ask: () => app.call("PATCH", detail, { token: "wrong", body: "x", headers: { "Content-Type": "text/plain" } }),
     },
     {
       first: "no token",
-      then: "broken JSON",
+      second: "broken JSON",
       status: 401,
       ask: () => app.call("POST", "/api/datasets", { body: "{" }),
     },
     {
       first: "a wrong type",
-      then: "broken JSON",
+      second: "broken JSON",
       status: 415,
       ask: () =>
         app.call("PATCH", detail, { token: stranger.token, body: "{", headers: { "Content-Type": "text/plain" } }),
     },
     {
       first: "too large",
-      then: "nothing there",
+      second: "nothing there",
       status: 413,
       ask: () => app.call("PATCH", "/api/datasets/2000000000", { token: owner.token, body: "{", headers: huge }),
     },
     {
       first: "broken JSON",
-      then: "nothing there",
+      second: "nothing there",
       status: 400,
       ask: () => app.call("PATCH", "/api/datasets/2000000000", { token: owner.token, body: "{" }),
     },
     {
       first: "broken JSON",
-      then: "not an admin",
+      second: "not an admin",
       status: 400,
       ask: () => app.call("POST", "/api/servers", { token: owner.token, body: "{" }),
     },
     {
       first: "an unknown parameter",
-      then: "nothing there",
+      second: "nothing there",
       status: 400,
       ask: () => app.call("PATCH", "/api/datasets/2000000000?x=1", { token: owner.token, body: {} }),
     },
     {
       first: "nothing there",
-      then: "an invalid body",
+      second: "an invalid body",
       status: 404,
       ask: async () => app.call("PATCH", await hidden(), { token: stranger.token, body: { name: 1 } }),
     },
     {
       first: "not the owner",
-      then: "an invalid body",
+      second: "an invalid body",
       status: 403,
       ask: () => app.call("PATCH", detail, { token: stranger.token, body: { name: 1 } }),
     },
     {
       first: "an admin's field",
-      then: "an invalid one",
+      second: "an invalid one",
       status: 403,
       ask: () =>
         app.call("POST", "/api/tasks", { token: owner.token, body: { width: "wide", priority: 1, type: "infer" } }),
     },
     {
       first: "an invalid body",
-      then: "another revision",
+      second: "another revision",
       status: 422,
       ask: () =>
         app.call("PATCH", detail, { token: owner.token, body: { name: 1 }, headers: { "If-Match": '"other"' } }),
     },
     {
       first: "another revision",
-      then: "a conflict",
+      second: "a conflict",
       status: 412,
       ask: async () => {
         const { sessionId } = await app.logIn(owner.id);
@@ -157,7 +157,7 @@ describe("faults are judged in one order: of two, the earlier is answered", () =
       },
     },
   ];
-  test.each(cases)("$first before $then: $status", async ({ status, ask }) => expectProblem(await ask(), status));
+  test.each(cases)("$first before $second: $status", async ({ status, ask }) => expectProblem(await ask(), status));
 });
 
 describe("HEAD answers like GET, without a body", () => {
