@@ -12,8 +12,10 @@ import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import { matchesNone } from "./rest/etag.ts";
+import { type Env, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
+import { checkMethod } from "./rest/methods.ts";
 import { checkOrigin } from "./rest/origin.ts";
 import { detail, list } from "./rest/read.ts";
 import { create, patch, remove } from "./rest/write.ts";
@@ -73,6 +75,7 @@ export function createApp(deps: Deps) {
     const ms = Math.round(performance.now() - started);
     deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
   });
+  app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
   app.use("/api/*", async (c, next) => {
@@ -121,28 +124,20 @@ function resourceRoutes(resource: Resource, deps: Deps) {
       return c.json(object, 201, { Location: `/api/${resource.name}/${id}`, ETag: etag });
     });
   }
-  routes.all("/", methodNotAllowed(resource.create ? "GET, HEAD, POST" : "GET, HEAD"));
 
   const isLive = Object.values(resource.fields).some((field) => field.live);
   routes.get("/:id", async (c) => {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (
-      !isLive &&
-      c.req
-        .header("if-none-match")
-        ?.split(",")
-        .some((tag) => tag.trim() === etag)
-    ) {
-      return c.body(null, 304, { ETag: etag });
-    }
+    if (!isLive && matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return c.json(object, 200, { ETag: etag });
   });
   if (resource.patch) {
     routes.patch("/:id", async (c) => {
       if (c.get("viewer").id === null) throw new Problem("token-required");
       const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
+      refuseQuery(new URL(c.req.url).searchParams);
       const ifMatch = c.req.header("if-match") ?? null;
       const { object, etag } = await patch(resource, c.req.param("id"), body, c.get("context"), ifMatch);
       if (resource.name === "params") deps.catalogue.forget();
@@ -151,11 +146,11 @@ function resourceRoutes(resource: Resource, deps: Deps) {
   }
   if (resource.remove) {
     routes.delete("/:id", async (c) => {
+      if (c.get("viewer").id === null) throw new Problem("token-required");
+      refuseQuery(new URL(c.req.url).searchParams);
       await remove(resource, c.req.param("id"), c.get("context"), c.req.header("if-match") ?? null);
       return c.body(null, 204);
     });
   }
-  const allowed = ["GET", "HEAD", ...(resource.patch ? ["PATCH"] : []), ...(resource.remove ? ["DELETE"] : [])];
-  routes.all("/:id", methodNotAllowed(allowed.join(", ")));
   return routes;
 }

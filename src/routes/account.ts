@@ -7,7 +7,7 @@ import { name } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { readJson } from "../rest/body.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
+import { type Env, refuseQuery } from "../rest/http.ts";
 import { patch } from "../rest/write.ts";
 
 /** The caller may change its own email and password here, knowing the present password. */
@@ -38,7 +38,6 @@ export function accountRoutes() {
     await patch(account, String(context.viewer.id), body, context, null);
     return c.json(await read(c));
   });
-  routes.all("/", methodNotAllowed("GET, HEAD, PATCH"));
   return routes;
 }
 
