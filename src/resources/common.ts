@@ -1,7 +1,7 @@
 /** What several definitions share: names, tags, labels of work, and how stored files are shown and referred to. */
 import { z } from "zod";
 import type { Fault } from "../problems.ts";
-import type { Context, Field, Row, Sort } from "../rest/define.ts";
+import type { Columns, Context, Field, Input, Row, Sort } from "../rest/define.ts";
 import { isForbiddenHost } from "../storage/fetch-remote.ts";
 
 export const id: Field = { schema: z.int().positive() };
@@ -38,6 +38,11 @@ export const tags: Field = { schema: z.array(z.string()), select: ({ sql }) => s
 export async function toTagIds({ sql }: Context, names: unknown): Promise<number[]> {
   const [row] = await sql<{ ids: number[] }[]>`select tag_ids(${(names ?? []) as string[]}::text[]) as ids`;
   return row?.ids ?? [];
+}
+
+/** What callers wrote as columns: tags are kept as ids. */
+export async function withTagIds(context: Context, { tags: names, ...columns }: Input): Promise<Columns> {
+  return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
 }
 
 /** `{class, detail}`: what went wrong. The detail may speak of private things: strangers see the class alone. */

@@ -13,8 +13,8 @@ import {
   showFile,
   tags,
   tagsInput,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addImages, checkImage, imageShape } from "./work.ts";
 
@@ -26,6 +26,7 @@ export const images = defineResource({
   singular: "image",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: { schema: z.string() },
@@ -97,9 +98,7 @@ export const images = defineResource({
   },
   patch: {
     shape: () => ({ name, tags: tagsInput, public: z.boolean() }),
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

@@ -12,8 +12,8 @@ import {
   resolvePicture,
   showFile,
   tags,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addModel, checkModel, modelShape } from "./work.ts";
 
@@ -24,6 +24,7 @@ export const models = defineResource({
   singular: "model",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: { schema: z.string() },
@@ -87,9 +88,7 @@ export const models = defineResource({
     async check(context, input, faults) {
       if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
     },
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

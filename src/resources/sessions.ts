@@ -35,6 +35,7 @@ export const sessions = defineResource({
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
     shape: () => ({ email: z.string().max(254), password: z.string().max(1024) }),
     required: ["email", "password"],
+    isSecret: true,
     async before({ sql }, input) {
       if (input.email === undefined || input.password === undefined) return;
       const [user] = await sql<{ id: number; password_hash: string; disabled: boolean }[]>`
@@ -52,8 +53,8 @@ export const sessions = defineResource({
   },
   patch: {
     shape: () => ({ status: z.enum(["active", "revoked"]) }),
-    async change({ sql }, { status }, row) {
-      if (status === undefined) return {};
+    async change({ sql }, { status }, [row]) {
+      if (status === undefined || !row) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };
       if (row.status === "revoked") throw new Problem("session-revoked");
       return { expires_at: sql`now() + interval '30 days'` };

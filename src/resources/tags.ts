@@ -8,6 +8,7 @@ export const tags = defineResource({
   singular: "tag",
   id: "integer",
   owner: "null::int",
+  isBulk: true,
   fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
