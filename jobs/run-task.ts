@@ -231,7 +231,6 @@ async function infer(run: Attempt): Promise<void> {
         returning id
       `;
       if (!kept) await addJob(tx, "delete-files", { keys: [file.key, file.thumbnailKey] });
-      if (kept && model) await tx`update models set uses = uses + 1 where id = ${model.id}`;
       if (index === images.length - 1) await finish(tx, lease, { status: "success" });
     });
   }

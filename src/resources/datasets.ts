@@ -14,6 +14,7 @@ import {
   commonSorts,
   createdAt,
   id,
+  insertAll,
   longText,
   name,
   prepareFiles,
@@ -22,6 +23,7 @@ import {
   showFile,
   tags,
   tagsInput,
+  toTagIdsOfAll,
   updatedAt,
   withTagIds,
 } from "./common.ts";
@@ -120,6 +122,8 @@ export const datasets = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name"], tags: "dataset_tags", isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [...(row.images as string[]), ...(row.report as { url: string }[]).map((r) => r.url)]),
@@ -128,11 +132,16 @@ export const datasets = defineResource({
     shape,
     required: ["images"],
     check,
-    async insert(context, input) {
+    async insert(context, inputs) {
       const { sql, viewer } = context;
-      const columns = { name: "Data set", ...toColumns(context, await withTagIds(context, input)), user_id: viewer.id };
-      const [row] = await sql<{ id: number }[]>`insert into datasets ${sql(columns as Columns)} returning id`;
-      return { id: row?.id as number };
+      const tagIds = await toTagIdsOfAll(context, inputs);
+      const defaults = { name: "Data set", info: "", public: false, user_id: viewer.id };
+      const rows = inputs.map(({ tags: _names, ...input }, i) => ({
+        ...defaults,
+        ...toColumns(context, input),
+        tag_ids: tagIds[i],
+      }));
+      return insertAll(sql, "datasets", rows);
     },
   },
   patch: {

@@ -82,7 +82,13 @@ export const images = defineResource({
     },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "status", "scheduler", "base_model", "model_id"],
+    tags: "image_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.from_image as string | null]),
@@ -91,9 +97,9 @@ export const images = defineResource({
     shape: imageShape,
     required: ["prompt"],
     check: checkImage,
-    async insert(context, input) {
-      const { imageIds } = await addImages(context, input, { count: 1 });
-      return { id: imageIds[0] as number };
+    async insert(context, inputs) {
+      const orders = inputs.map((input) => ({ input, count: 1 }));
+      return (await addImages(context, orders)).map(({ imageIds }) => ({ id: imageIds[0] as number }));
     },
   },
   patch: {

@@ -1,6 +1,7 @@
 /** Models: trained here from a data set, or registered from a file. Private to their owner until published. */
 import { z } from "zod";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import { all } from "../rest/pipeline.ts";
 import {
   commonSorts,
   createdAt,
@@ -71,7 +72,13 @@ export const models = defineResource({
     server_id: { kind: "id", column: "server_id" },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "type", "status", "base_model", "dataset_id", "server_id"],
+    tags: "model_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.image as string | null]),
@@ -80,7 +87,7 @@ export const models = defineResource({
     shape: modelShape,
     required: [],
     check: checkModel,
-    insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
+    insert: (context, inputs) => all(inputs, async (input) => ({ id: (await addModel(context, input)).modelId })),
   },
   patch: {
     shape: (catalogue) =>

@@ -99,12 +99,12 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
-    async insert(context, input) {
+    async insert(context, [input = {}]) {
       const { sql } = context;
       const columns = toColumns(context, input);
       const [row] = await sql<{ id: number }[]>`insert into servers ${sql(columns)} returning id`;
       await probeSoon(context, row?.id as number);
-      return { id: row?.id as number };
+      return [{ id: row?.id as number }];
     },
   },
   patch: {

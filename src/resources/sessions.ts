@@ -45,10 +45,10 @@ export const sessions = defineResource({
       if (!user || !matches || user.disabled) throw new Problem("login-failed");
       input.user_id = user.id;
     },
-    async insert({ sql, client }, input) {
-      const userId = input.user_id as number;
+    async insert({ sql, client }, [input]) {
+      const userId = input?.user_id as number;
       const { id, token } = await openSession(sql, { userId, ip: client.ip, userAgent: client.userAgent });
-      return { id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } };
+      return [{ id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } }];
     },
   },
   patch: {

@@ -13,6 +13,7 @@ import {
   type Row,
   visibleReference,
 } from "../rest/define.ts";
+import { all } from "../rest/pipeline.ts";
 import { commonSorts, createdAt, errorField, id, name, nullableReference, reference, updatedAt } from "./common.ts";
 import {
   addImages,
@@ -77,25 +78,35 @@ async function checkTrainable(context: Context, modelId: number, faults: Fault[]
   }
 }
 
-async function insert(context: Context, given: Input): Promise<{ id: number }> {
-  const { type, count, priority, model_type, ...input } = given;
-  let taskId: number;
-  if (type === "infer") {
-    const options = { count: (count as number | undefined) ?? 1, taskName: input.name as string | undefined };
-    taskId = (await addImages(context, input, options)).taskId;
-  } else if (input.model_id !== undefined) {
+async function insert(context: Context, inputs: Input[]): Promise<{ id: number }[]> {
+  const inferences = inputs.filter(({ type }) => type === "infer");
+  const orders = inferences.map(({ type: _type, count, priority, ...input }) => ({
+    input,
+    count: (count as number | undefined) ?? 1,
+    taskName: input.name as string | undefined,
+    priority: priority as number | undefined,
+  }));
+  const ordered = await addImages(context, orders);
+  const taskIds = new Map(inferences.map((input, i) => [input, ordered[i]?.taskId]));
+  return all(inputs, async (input) => ({ id: taskIds.get(input) ?? (await insertTraining(context, input)) }));
+}
+
+async function insertTraining(context: Context, given: Input): Promise<number> {
+  const { type: _type, priority, model_type, ...input } = given;
+  let taskId: number | null;
+  if (input.model_id !== undefined) {
     taskId = await addTraining(context, input.model_id as number);
   } else {
     const added = await addModel(context, { ...input, ...(model_type === undefined ? {} : { type: model_type }) });
-    if (added.taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
     taskId = added.taskId;
   }
+  if (taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
   const columns: Columns = {
     ...(priority === undefined ? {} : { priority }),
-    ...(input.name && type === "train" ? { name: input.name } : {}),
+    ...(input.name ? { name: input.name } : {}),
   };
   if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
-  return { id: taskId };
+  return taskId;
 }
 
 /** Cancels or tries again, by the status asked for: what each task gets beside `columns`. */
@@ -230,6 +241,8 @@ export const tasks = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name", "type", "status", "base_model", "model_id", "server_id"], isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   create: {

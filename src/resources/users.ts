@@ -33,6 +33,8 @@ export const users = defineResource({
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: { createdAt: commonSorts.createdAt as never, name: commonSorts.name as never },
+  lists: { counted: ["name"], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: isOwnerOrAdmin,
   create: {
@@ -45,12 +47,12 @@ export const users = defineResource({
       throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
     },
     before: hashInput,
-    async insert({ sql, viewer }, input) {
-      const address = input.email as string;
+    async insert({ sql, viewer }, [input]) {
+      const address = input?.email as string;
       const row = { name: address.split("@")[0]?.slice(0, 120), admin: false, disabled: false, ...input };
       const [user] = await sql<{ id: number }[]>`insert into users ${sql(row as Input)} returning id`;
       const created = user?.id as number;
-      return { id: created, viewer: viewer.admin ? viewer : { ...guest, id: created } };
+      return [{ id: created, viewer: viewer.admin ? viewer : { ...guest, id: created } }];
     },
   },
   patch: {

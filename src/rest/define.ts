@@ -58,7 +58,8 @@ export type Filter =
   | { kind: "text"; column: string; see?: "owner" | "admin" }
   | { kind: "boolean"; column: string; see?: "owner" | "admin" }
   | { kind: "enum"; column: string; entry: EntryName; field: string; see?: "owner" | "admin" }
-  | { kind: "tag"; column: string; see?: "owner" | "admin" };
+  | { kind: "tag"; column: string; see?: "owner" | "admin" }
+  | { kind: "search"; see?: "owner" | "admin" };
 
 export interface Sort {
   /** Over the alias `t`; written here, never a caller's text. */
@@ -88,6 +89,13 @@ export interface Resource {
   sorts: Record<string, Sort>;
   /** SQL for whose a row is, over `t`. */
   owner: string;
+  /**
+   * How long lists stay fast (sql/0013_lists.sql): the columns that are counted by value, the table of tag postings,
+   * and whether rows are public or private. Absent for small tables, which are counted and sorted.
+   */
+  lists?: { counted: string[]; tags?: string; isOwned: boolean };
+  /** Searched by keywords, see src/search. */
+  isSearchable?: boolean;
   /** Only these viewers may list and read at all; others get 401 (guests) or 403. */
   readers?: "everyone" | "users";
   /** Which rows the viewer may see, over the alias `t`: the same text serves list, total, detail, write and socket. */
@@ -109,8 +117,8 @@ export interface Resource {
     before?: (context: Context, input: Input) => Promise<void>;
     /** Runs around `before` and the transaction, and may refuse before them: throttling. */
     around?: Around;
-    /** `extra` is answered beside the object's fields, once. */
-    insert: (context: Context, input: Input) => Promise<{ id: number | string; extra?: Input; viewer?: Viewer }>;
+    /** All objects of a bulk, in their order; only one where the resource takes no bulks. */
+    insert: (context: Context, inputs: Input[]) => Promise<Made[]>;
     /** The answer shows what must be stored nowhere: no Idempotency-Key is accepted. */
     isSecret?: boolean;
   };
@@ -130,6 +138,14 @@ export interface Resource {
   remove?: {
     before?: (context: Context, rows: Row[]) => Promise<void>;
   };
+}
+
+export interface Made {
+  id: number | string;
+  /** Answered beside the object's fields, once. */
+  extra?: Input;
+  /** Who gets the answer, when the creation made it somebody else. */
+  viewer?: Viewer;
 }
 
 export type Columns = Record<string, unknown>;

@@ -4,11 +4,13 @@
  */
 import type { TransactionSql } from "postgres";
 import type { Sql } from "../db/client.ts";
-import { Problem, problemOfDatabase } from "../problems.ts";
+import { Problem } from "../problems.ts";
+import { foldWaiting } from "../search/entries.ts";
 import type { Answer } from "./answer.ts";
 import type { Columns, Context, Input, Resource, Row } from "./define.ts";
 import { type Once, unkept } from "./idempotency.ts";
 import { type Draft, faultsAt, readBodies, readInput, throwFaults } from "./input.ts";
+import { all } from "./pipeline.ts";
 import { checkReader, etagOf, matchesRevision, notFound, selectFields, view } from "./read.ts";
 
 /** What a write is about. A bulk is answered by a list, without an ETag, even when it names one object. */
@@ -16,8 +18,6 @@ export interface Target {
   ids: (number | string)[];
   isBulk: boolean;
 }
-
-type Made = Awaited<ReturnType<NonNullable<Resource["create"]>["insert"]>>;
 
 /** @throws Problem "token-required", "forbidden", "invalid", or what the resource's hooks throw */
 export async function create(
@@ -47,10 +47,11 @@ export async function create(
       const checked = drafts.map(({ at, input, faults }) => ({ at, input: { ...input }, faults: [...faults] }));
       await checkAll(checked, async ({ input, faults }) => rules.check?.(inside, input, faults));
       throwAll(checked);
-      const made: Made[] = [];
-      for (const { at, input } of checked) {
-        made.push(await rules.insert(inside, input).catch((error) => fail(at, error)));
-      }
+      const made = await rules.insert(
+        inside,
+        checked.map(({ input }) => input),
+      );
+      await foldWaiting(inside.sql);
       const seenBy = made[0]?.viewer ? { ...inside, viewer: made[0].viewer } : inside;
       const target = { ids: made.map(({ id }) => id), isBulk: Array.isArray(body) };
       const answer = await toAnswer(resource, target, seenBy, 201, made[0]?.extra);
@@ -91,6 +92,7 @@ export async function patch(
       throwFaults(faults);
       judgeIfMatch(resource, rows, ifMatch);
       await update(resource, rows, await rules.change(inside, input, rows), inside);
+      if (resource.isSearchable) await foldWaiting(inside.sql);
       return toAnswer(resource, target, inside, 200);
     });
   });
@@ -188,22 +190,14 @@ function throwAll(drafts: (Draft & { at: string })[]): void {
 
 /** Checks every draft of a bulk. A conflict with the present state is told only when no body has a fault. */
 async function checkAll(drafts: Draft[], check: (draft: Draft) => Promise<void>): Promise<void> {
-  let conflict: Problem | null = null;
-  for (const draft of drafts) {
-    await check(draft).catch((error) => {
+  const conflicts: Problem[] = [];
+  await all(drafts, (draft) =>
+    check(draft).catch((error) => {
       if (!(error instanceof Problem) || error.status !== 409) throw error;
-      conflict ??= error;
-    });
-  }
-  if (conflict && drafts.every(({ faults }) => faults.length === 0)) throw conflict;
-}
-
-/** Says which object of a bulk it was. */
-function fail(at: string, error: unknown): never {
-  const problem = error instanceof Problem ? error : problemOfDatabase(error);
-  if (at === "" || !problem) throw error;
-  const errors = faultsAt(at, problem.options.errors ?? [{ pointer: "", detail: problem.message }]);
-  throw new Problem(problem.code, { ...problem.options, errors });
+      conflicts.push(error);
+    }),
+  );
+  if (conflicts[0] && drafts.every(({ faults }) => faults.length === 0)) throw conflicts[0];
 }
 
 /** Two transactions that block each other: PostgreSQL ends one, which may simply go again. */

@@ -75,7 +75,9 @@ export async function startApp(changes: Partial<Config> = {}) {
     listModels: createLiveModels(sql, secrets),
     temporaryDirectory: temporaryDirectory(config),
   });
+  const closers: (() => Promise<unknown>)[] = [];
   afterAll(async () => {
+    for (const close of closers.reverse()) await close();
     await sql.end({ timeout: 1 });
     await database.drop();
     rmSync(directory, { recursive: true, force: true });
@@ -128,6 +130,8 @@ export async function startApp(changes: Partial<Config> = {}) {
     log,
     databaseUrl: database.url,
     directory,
+    /** Runs before the database goes, the last one first. */
+    onClose: (close: () => Promise<unknown>) => closers.push(close),
     fetch: (request: Request) => app.fetch(request, { address: "192.0.2.1" }),
     call,
     make,
