@@ -1,13 +1,16 @@
 /** Stored files: uploads in, bytes out to those who may see them. */
 import { Hono } from "hono";
 import { Problem } from "../problems.ts";
+import type { Answer } from "../rest/answer.ts";
 import type { Context, Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
 import type { Env } from "../rest/http.ts";
+import { answerOnce, type Once } from "../rest/idempotency.ts";
+import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { isKey } from "../storage/keys.ts";
 import { readPicture } from "../storage/pictures.ts";
-import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
+import { deleteUnused, type FileRecord, type Inside, keepFile, keepPicture } from "../storage/records.ts";
 import { readSafetensorsHeader } from "../storage/safetensors.ts";
 import { streamFile } from "../storage/spool.ts";
 import type { ByteRange, Storage } from "../storage/storage.ts";
@@ -39,9 +42,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     if (context.viewer.id === null) throw new Problem("token-required");
     const upload = await receiveUpload(c.req.raw, { directory: temporaryDirectory });
     try {
-      const { key } = await keep(context, storage, upload);
-      const [file] = await context.sql<FileRow[]>`select * from files where key = ${key}`;
-      return c.json(show(context, file as FileRow), 201, { Location: `/api/files/${key}` });
+      return await answerOnce(c, `file ${upload.hash}`, (once) => keep(context, storage, upload, once));
     } finally {
       await upload.dispose();
     }
@@ -108,12 +109,28 @@ function notFound(key: string): Problem {
   return new Problem("not-found", { detail: `There is no file ${key}` });
 }
 
-async function keep({ sql, viewer }: Context, storage: Storage, upload: Upload): Promise<FileRecord> {
+async function keep(context: Context, storage: Storage, upload: Upload, once: Once): Promise<Answer> {
+  const { sql, viewer } = context;
   const userId = viewer.id as number;
-  if (upload.kind === "picture") return keepPicture(sql, storage, userId, await readPicture(upload.path));
-  await readSafetensorsHeader(upload.path);
-  const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
-  return keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1));
+  let answer: Answer | undefined;
+  const inside: Inside = (write) =>
+    transaction(context, async ({ sql }) => {
+      await once.claim(sql);
+      const key = await write(sql);
+      const [file] = await sql<FileRow[]>`select * from files where key = ${key}`;
+      const body = JSON.stringify(show(context, file as FileRow));
+      answer = { status: 201, headers: { Location: `/api/files/${key}` }, body };
+      await once.keep(sql, answer);
+      return key;
+    });
+  if (upload.kind === "picture") {
+    await keepPicture(sql, storage, userId, await readPicture(upload.path), inside);
+  } else {
+    await readSafetensorsHeader(upload.path);
+    const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
+    await keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1), inside);
+  }
+  return answer as Answer;
 }
 
 function show({ links }: Context, file: FileRow) {
