@@ -49,12 +49,7 @@ export class ConfigError extends Error {
  * @throws ConfigError naming every wrong variable
  */
 export function readConfig(env: Record<string, string | undefined>) {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
-  const parsed = environment.safeParse(given);
-  if (!parsed.success) {
-    throw new ConfigError(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; "));
-  }
-  const e = parsed.data;
+  const e = parse(environment, env);
   if (e.S3_ENDPOINT && !(e.S3_BUCKET && e.S3_ACCESS_KEY_ID && e.S3_SECRET_ACCESS_KEY)) {
     throw new ConfigError("S3_ENDPOINT is set: S3_BUCKET, S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY must be set too");
   }
@@ -91,6 +86,34 @@ export function readConfig(env: Record<string, string | undefined>) {
     workerConcurrency: e.WORKER_CONCURRENCY,
     logLevel: e.LOG_LEVEL,
   };
+}
+
+const clientEnvironment = z.object({
+  ATELIER_URL: z.url({ protocol: /^https?$/ }).default("http://127.0.0.1:3000"),
+  // As tokens are made; anything else could not be sent, and an error about it might show it.
+  ATELIER_TOKEN: optional.pipe(
+    z
+      .string()
+      .regex(/^[\w-]+$/, "is no token")
+      .optional(),
+  ),
+});
+
+/**
+ * What clients of ours read: where the API is, and the token to show there (null: a guest).
+ *
+ * @throws ConfigError naming every wrong variable
+ */
+export function readClientConfig(env: Record<string, string | undefined>): { url: string; token: string | null } {
+  const { ATELIER_URL, ATELIER_TOKEN } = parse(clientEnvironment, env);
+  return { url: ATELIER_URL.replace(/\/+$/, ""), token: ATELIER_TOKEN ?? null };
+}
+
+function parse<Shape extends z.ZodType>(shape: Shape, env: Record<string, string | undefined>): z.output<Shape> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = shape.safeParse(given);
+  if (parsed.success) return parsed.data;
+  throw new ConfigError(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; "));
 }
 
 /**
