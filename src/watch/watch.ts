@@ -43,7 +43,8 @@ async function watchWork(client: Client, topic: Topic, screen: Screen, signal: A
     screen.show({
       progress,
       status: String(object.status),
-      detail: isLost ? "connection lost, trying again" : describeTask(task),
+      // The two sockets are a moment apart: a task that is elsewhere already has nothing to say about this status.
+      detail: isLost ? "connection lost, trying again" : task?.status === object.status ? describeTask(task) : "",
       secondsLeft: isRunning && !isLost ? estimate.secondsLeft(now) : null,
     });
   };
