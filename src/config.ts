@@ -26,6 +26,7 @@ const environment = z.object({
   S3_ACCESS_KEY_ID: optional,
   S3_SECRET_ACCESS_KEY: optional,
   SECRET_KEY: optional.pipe(z.string().min(32, "must have at least 32 characters").optional()),
+  NEW_SECRET_KEY: optional.pipe(z.string().min(32, "must have at least 32 characters").optional()),
   ADMIN_EMAIL: optional.pipe(z.email().optional()),
   ADMIN_PASSWORD: optional.pipe(z.string().min(8).max(128).optional()),
   SIGNUP: z.enum(["open", "closed"]).default("open"),
@@ -76,6 +77,8 @@ export function readConfig(env: Record<string, string | undefined>) {
         : null,
     /** Null: made once in `dataDir`, see `readSecretKey`. */
     secretKey: e.SECRET_KEY ?? null,
+    /** For `rotate-key` alone; null: it makes one. */
+    newSecretKey: e.NEW_SECRET_KEY ?? null,
     adminEmail: e.ADMIN_EMAIL ?? null,
     adminPassword: e.ADMIN_PASSWORD ?? null,
     isSignupOpen: e.SIGNUP === "open",
@@ -123,11 +126,15 @@ function parse<Shape extends z.ZodType>(shape: Shape, env: Record<string, string
 export function readSecretKey(config: Config): string {
   if (config.secretKey) return config.secretKey;
   mkdirSync(config.dataDir, { recursive: true });
-  const path = join(config.dataDir, "secret-key");
+  const path = secretKeyPath(config.dataDir);
   try {
     writeFileSync(path, randomBytes(32).toString("base64url"), { flag: "wx", mode: 0o600 });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   }
   return readFileSync(path, "utf8").trim();
+}
+
+export function secretKeyPath(dataDir: string): string {
+  return join(dataDir, "secret-key");
 }
