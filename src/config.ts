@@ -102,6 +102,16 @@ const clientEnvironment = z.object({
   ),
 });
 
+/** Every variable and its default as text (null: none), for the README's table. */
+export function listSettings(): { name: string; value: string | null }[] {
+  return [environment, clientEnvironment].flatMap(({ shape }) =>
+    Object.entries(shape).map(([name, schema]) => {
+      const value = schema.parse(undefined);
+      return { name, value: value === undefined || String(value) === "" ? null : String(value) };
+    }),
+  );
+}
+
 /**
  * What clients of ours read: where the API is, and the token to show there (null: a guest).
  *
