@@ -59,9 +59,9 @@ function walk(): string {
   const blocks = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, lines]) => lines);
   return blocks
     .join("")
+    .replaceAll("/tmp/", `${directory}/`)
     .replaceAll("http://127.0.0.1:3000", system.url)
-    .replaceAll("npx --yes bun@1.4.5", process.execPath)
-    .replaceAll("/tmp/", `${directory}/`);
+    .replaceAll("npx --yes bun@1.4.5", `'${process.execPath}'`);
 }
 
 test(
