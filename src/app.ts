@@ -13,10 +13,12 @@ import { models } from "./resources/models.ts";
 import { toResponse } from "./rest/answer.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import { matchesNone } from "./rest/etag.ts";
+import { type Env, refuseQuery } from "./rest/http.ts";
 import { answerOnce, canonicalJson, refuseKey } from "./rest/idempotency.ts";
 import { readIds } from "./rest/input.ts";
 import type { Links } from "./rest/links.ts";
+import { checkMethod } from "./rest/methods.ts";
 import { checkOrigin } from "./rest/origin.ts";
 import { detail, list, parseId } from "./rest/read.ts";
 import { create, patch, remove, type Target } from "./rest/write.ts";
@@ -76,6 +78,7 @@ export function createApp(deps: Deps) {
     const ms = Math.round(performance.now() - started);
     deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
   });
+  app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
   app.use("/api/*", async (c, next) => {
@@ -90,7 +93,6 @@ export function createApp(deps: Deps) {
       secrets: deps.secrets,
       client: {
         ip: c.env?.address ?? "",
-        network: c.env?.address ?? "",
         userAgent: c.req.header("user-agent") ?? "",
         origin: new URL(c.req.url).origin,
       },
@@ -143,22 +145,13 @@ function resourceRoutes(resource: Resource, deps: Deps) {
       return c.body(null, 204);
     });
   }
-  routes.all("/", methodNotAllowed(allow({ ...resource, ...(isBulk ? {} : { patch: undefined, remove: undefined }) })));
 
   const isLive = Object.values(resource.fields).some((field) => field.live);
   routes.get("/:id", async (c) => {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (
-      !isLive &&
-      c.req
-        .header("if-none-match")
-        ?.split(",")
-        .some((tag) => tag.trim() === etag)
-    ) {
-      return c.body(null, 304, { ETag: etag });
-    }
+    if (!isLive && matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return c.json(object, 200, { ETag: etag });
   });
   if (resource.patch) {
@@ -177,12 +170,7 @@ function resourceRoutes(resource: Resource, deps: Deps) {
       return c.body(null, 204);
     });
   }
-  routes.all("/:id", methodNotAllowed(allow({ ...resource, create: undefined })));
   return routes;
-}
-
-function allow({ create, patch, remove }: Pick<Resource, "create" | "patch" | "remove">): string {
-  return ["GET", "HEAD", create && "POST", patch && "PATCH", remove && "DELETE"].filter(Boolean).join(", ");
 }
 
 /** Asked before the body is read: what a guest sends is not worth parsing. */

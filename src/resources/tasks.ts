@@ -68,7 +68,7 @@ async function check(context: Context, input: Input, faults: Fault[]): Promise<v
 /** Training again is a write to the model: its owner's or an admin's. */
 async function checkTrainable(context: Context, modelId: number, faults: Fault[]): Promise<void> {
   const [model] = await context.sql<{ user_id: number; dataset_id: number | null }[]>`
-    select user_id, dataset_id from models t where id = ${modelId} and ${ownedOrPublic(context)} for update
+    select user_id, dataset_id from models t where id = ${modelId}::bigint and ${ownedOrPublic(context)} for update
   `;
   if (!model) faults.push({ pointer: "/model_id", detail: `there is no model ${modelId}` });
   else if (!context.viewer.admin && model.user_id !== context.viewer.id) {
@@ -265,7 +265,8 @@ export const tasks = defineResource({
     },
   },
   remove: {
-    // Unfinished outputs go with the task: the cancel reaches its images first, finished ones stay.
+    // Unfinished outputs go with the task: the cancel reaches them first. Finished images stay, and so does a model that
+    // an earlier training has made.
     async before({ sql }, rows) {
       const ids = rows.map((row) => row.id as number);
       await sql`
@@ -273,6 +274,7 @@ export const tasks = defineResource({
         where id = any (${ids}::int[]) and status in ('initial', 'ready', 'waiting', 'running')
       `;
       await sql`delete from images where task_id = any (${ids}::int[]) and status <> 'success'`;
+      await sql`delete from models where task_id = any (${ids}::int[]) and model_path is null`;
     },
   },
 });

@@ -101,7 +101,7 @@ async function findReference(
   const [row] = await sql<Record<string, unknown>[]>`
     select ${sql(["id", ...columns])}
     from ${sql(table)} t
-    where id = ${wanted as number}
+    where id = ${wanted as number}::bigint
       and ${ownedOrPublic(context)}
     for key share
   `;

@@ -15,12 +15,6 @@ export interface Env {
   Variables: { requestId: string; viewer: Viewer; context: Context };
 }
 
-export function methodNotAllowed(allow: string) {
-  return () => {
-    throw new Problem("method-not-allowed", { detail: `Allowed: ${allow}`, headers: { Allow: allow } });
-  };
-}
-
 /** @throws Problem "invalid-query": what is read or written by its path takes no parameters */
 export function refuseQuery(query: URLSearchParams): void {
   const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "is not accepted here" }));

@@ -1,6 +1,6 @@
 /** The list rules: how a query string becomes conditions, an order and a page. */
 import type { Fragment } from "postgres";
-import type { Catalogue } from "../params/catalogue.ts";
+import { builtinCatalogue } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { findEntries } from "../search/entries.ts";
 import type { Context, Filter, Resource } from "./define.ts";
@@ -54,7 +54,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   const page = count("page", 1, 1_000_000_000);
   const pageSize = count("pageSize", 20, 200);
   const sort = one("sort");
-  if (sort && !(sort in resource.sorts)) {
+  if (sort && !Object.hasOwn(resource.sorts, sort)) {
     fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
   }
   const order = one("order");
@@ -74,7 +74,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
       text.split(",").map((part) => {
         if (part.trim() === "") fail(name, "has an empty value");
         if (part.includes("\0")) fail(name, "holds a NUL character");
-        return readValue(filter, part.trim(), context.catalogue, (detail) => fail(name, detail));
+        return readValue(filter, part.trim(), (detail) => fail(name, detail));
       }),
     );
     if (sets.flat().length > maxValues) fail(name, `has over ${maxValues} values`);
@@ -84,12 +84,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   return { page, pageSize, sort, order: order as ListQuery["order"], conditions };
 }
 
-function readValue(
-  filter: Filter,
-  text: string,
-  catalogue: Catalogue,
-  fail: (detail: string) => void,
-): string | number | boolean {
+function readValue(filter: Filter, text: string, fail: (detail: string) => void): string | number | boolean {
   switch (filter.kind) {
     case "id":
       if (!/^\d+$/.test(text)) fail(`must be a whole number, not ${JSON.stringify(text)}`);
@@ -99,7 +94,8 @@ function readValue(
       if (text !== "true" && text !== "false") fail("must be true or false");
       return text === "true";
     case "enum": {
-      const choices = catalogue.get(filter.entry, filter.field).enum ?? [];
+      // The built-in ones: rows that were stored before an admin narrowed the choices can still be found.
+      const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
       const found = choices.find((c) => c.value === text || c.label.zh === text);
       if (!found) fail(`must be one of: ${choices.map((c) => c.value).join(", ")}`);
       return found?.value ?? text;

@@ -103,7 +103,10 @@ function readRows(
 
 /** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
 export function parseId(resource: Resource, text: string): number | string {
-  if (resource.id === "text") return text;
+  if (resource.id === "text") {
+    if (text.includes("\0")) throw notFound(resource, text); // PostgreSQL has no such text
+    return text;
+  }
   if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > 2_147_483_647) throw notFound(resource, text);
   return Number(text);
 }

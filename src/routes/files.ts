@@ -3,10 +3,12 @@ import { Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Answer } from "../rest/answer.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed } from "../rest/http.ts";
+import { matchesNone } from "../rest/etag.ts";
+import type { Env } from "../rest/http.ts";
 import { answerOnce, type Once } from "../rest/idempotency.ts";
 import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
+import { isKey } from "../storage/keys.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { deleteUnused, type FileRecord, type Inside, keepFile, keepPicture } from "../storage/records.ts";
 import { readSafetensorsHeader } from "../storage/safetensors.ts";
@@ -47,11 +49,10 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   });
 
   routes.get("/", async (c) => c.json(await listOwn(c.get("context"), new URL(c.req.url).searchParams)));
-  routes.all("/", methodNotAllowed("GET, HEAD, POST"));
 
   routes.get("/:key", async (c) => {
     const context = c.get("context");
-    const key = c.req.param("key");
+    const key = readKey(c.req.param("key"));
     const query = new URL(c.req.url).searchParams;
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${key}
@@ -66,7 +67,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   routes.delete("/:key", async (c) => {
     const { sql, viewer } = c.get("context");
     if (viewer.id === null) throw new Problem("token-required");
-    const key = c.req.param("key");
+    const key = readKey(c.req.param("key"));
     const [file] = await sql<{ user_id: number | null; is_used: boolean; is_public: boolean }[]>`
       select user_id, is_file_used(key) as is_used, is_file_public(key, user_id) as is_public
       from files where key = ${key}
@@ -78,7 +79,6 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     await deleteUnused(sql, storage, [key]);
     return c.body(null, 204);
   });
-  routes.all("/:key", methodNotAllowed("GET, HEAD, DELETE"));
   return routes;
 }
 
@@ -94,11 +94,16 @@ export function modelFileRoutes({ storage }: Pick<FileDeps, "storage">, findMode
     if (!file) throw new Problem("not-found", { detail: `Model ${id} has no file yet` });
     return sendFile(c.req.raw, storage, file, { "Cache-Control": "private, no-cache" }, `${name}.safetensors`);
   });
-  routes.all("/:id/file", methodNotAllowed("GET, HEAD"));
   return routes;
 }
 
 type ModelFinder = (id: string, context: Context) => Promise<Input>;
+
+/** What can be no key names no file. @throws Problem "not-found" */
+function readKey(text: string): string {
+  if (!isKey(text)) throw notFound(text);
+  return text;
+}
 
 function notFound(key: string): Problem {
   return new Problem("not-found", { detail: `There is no file ${key}` });
@@ -185,8 +190,7 @@ async function sendFile(
     "X-Content-Type-Options": "nosniff",
     "Content-Disposition": fileName ? contentDisposition(fileName) : "inline",
   };
-  const noneMatch = request.headers.get("if-none-match");
-  if (noneMatch?.split(",").some((tag) => [etag, `W/${etag}`, "*"].includes(tag.trim()))) {
+  if (matchesNone(request.headers.get("if-none-match"), etag)) {
     return new Response(null, { status: 304, headers });
   }
   const options = { ttlSeconds: directSeconds, contentType: file.content_type, fileName };
