@@ -93,7 +93,6 @@ export function createApp(deps: Deps) {
       secrets: deps.secrets,
       client: {
         ip: c.env?.address ?? "",
-        network: c.env?.address ?? "",
         userAgent: c.req.header("user-agent") ?? "",
         origin: new URL(c.req.url).origin,
       },

@@ -81,10 +81,10 @@ export function invalid(pointer: string, detail: string): Problem {
 }
 
 /** Broken constraints that a caller can cause, so that no query runs just to ask first. */
-const constraints: Record<string, () => Problem> = {
+const constraints: Record<string, (value: string | null) => Problem> = {
   users_email_unique: () => new Problem("email-taken"),
   users_last_admin: () => new Problem("last-admin"),
-  tags_name_unique: () => new Problem("name-taken"),
+  tags_name_unique: (name) => new Problem("name-taken", { detail: `The name ${name ?? ""} is taken` }),
   servers_name_unique: () => new Problem("name-taken"),
   servers_address_unique: () => new Problem("conflict", { detail: "Another server has this ip and port" }),
   leases_server_id_fkey: () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" }),
@@ -95,9 +95,10 @@ const connectionErrors = /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|EPIPE|CONNECTION_|
 
 /** The problem behind an error of the database, or null when it is a bug. */
 export function problemOfDatabase(error: unknown): Problem | null {
-  const { code, constraint_name: constraint } = (error ?? {}) as { code?: string; constraint_name?: string };
-  const known = constraint === undefined ? undefined : constraints[constraint];
-  if (known) return known();
+  const { code, constraint_name, detail } = (error ?? {}) as Record<string, string | undefined>;
+  const known = constraint_name === undefined ? undefined : constraints[constraint_name];
+  // `Key (lower(name))=(forest) already exists.`: what the caller wrote, which tells the one of a bulk from the others.
+  if (known) return known(/=\((.*)\) already exists/s.exec(detail ?? "")?.[1] ?? null);
   if (typeof code === "string" && connectionErrors.test(code)) {
     return new Problem("database-unavailable", { headers: { "Retry-After": "2" }, cause: error });
   }

@@ -17,13 +17,7 @@ export interface Context {
   links: Links;
   secrets: Secrets;
   /** Who the request comes from; empty strings for a socket's own reads. */
-  client: {
-    ip: string;
-    /** What shares one fate when too many requests come: the address, or its /64 for IPv6. */
-    network: string;
-    userAgent: string;
-    origin: string;
-  };
+  client: { ip: string; userAgent: string; origin: string };
   isSignupOpen: boolean;
   /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
   listModels: (serverId: number) => Promise<{ type: string; name: string }[]>;

@@ -1,19 +1,28 @@
 /** The caller's own account. */
-import { Hono, type Context as HonoContext } from "hono";
+import { Hono } from "hono";
 import { z } from "zod";
 import { verifyPassword } from "../auth/password.ts";
 import { invalid, Problem } from "../problems.ts";
 import { name } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
+import { toResponse } from "../rest/answer.ts";
 import { readJson } from "../rest/body.ts";
-import type { Context, Input } from "../rest/define.ts";
+import type { Context, Field, Input } from "../rest/define.ts";
+import { matchesNone } from "../rest/etag.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
+import { detail } from "../rest/read.ts";
 import { patch } from "../rest/write.ts";
+
+const { id, name: ownName, email: ownEmail, admin, created_at, updated_at } = users.fields as Record<string, Field>;
 
 /** The caller may change its own email and password here, knowing the present password. */
 const account = {
   ...users,
-  fields: { ...users.fields, session_id: { schema: z.string() } },
+  fields: {
+    ...{ id, name: ownName, email: ownEmail, admin },
+    session_id: { schema: z.string(), select: ({ sql, viewer }: Context) => sql`${viewer.sessionId}::text` },
+    ...{ created_at, updated_at },
+  } as Record<string, Field>,
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
     async before(context: Context, input: Input) {
@@ -30,25 +39,22 @@ const account = {
 export function accountRoutes() {
   const routes = new Hono<Env>();
   routes.get("/", async (c) => {
+    const context = c.get("context");
+    if (context.viewer.id === null) throw new Problem("token-required");
     refuseQuery(new URL(c.req.url).searchParams);
-    return c.json(await read(c));
+    const { object, etag } = await detail(account, String(context.viewer.id), context);
+    if (matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
+    return c.json(object, 200, { ETag: etag });
   });
   routes.patch("/", async (c) => {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
-    await patch(account, { ids: [context.viewer.id], isBulk: false }, body, context);
-    return c.json(await read(c));
+    refuseQuery(new URL(c.req.url).searchParams);
+    const target = { ids: [context.viewer.id], isBulk: false };
+    return toResponse(await patch(account, target, body, context, c.req.header("if-match")));
   });
   return routes;
-}
-
-async function read(c: HonoContext<Env>) {
-  const { sql, viewer } = c.get("context");
-  if (viewer.id === null) throw new Problem("token-required");
-  const [row] = await sql`select id, name, email, admin, created_at, updated_at from users where id = ${viewer.id}`;
-  const { id, name, email, admin, created_at, updated_at } = row as Record<string, unknown>;
-  return { id, name, email, admin, session_id: viewer.sessionId, created_at, updated_at };
 }
 
 /** @throws Problem "invalid" when email or password are to change and the present password is missing or wrong */

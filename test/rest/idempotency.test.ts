@@ -161,7 +161,7 @@ test("a process that dies between the effect and its answer leaves neither, and 
   // The transaction is held at its insert and its connection cut, as by a crash.
   const release = await holdTags();
   const torn = post("/api/tags", body, key);
-  await cutOff(await waiting("insert into tags"));
+  await cutOff(await waiting('insert into "tags"'));
   expect((await torn).status).toBe(503);
   await release();
   const [left] = await sql`select from tags where name = ${body.name}`;
@@ -182,7 +182,7 @@ test.each([
     const options = { token: user.token, body, headers: { "Idempotency-Key": key } };
     const release = await holdTags();
     const first = app.call("POST", "/api/tags", options);
-    await waiting("insert into tags");
+    await waiting('insert into "tags"');
     const usual = patience.ms;
     patience.ms = 50;
     const impatient = await call("POST", "/api/tags", options);
