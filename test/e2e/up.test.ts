@@ -293,6 +293,19 @@ test(
 );
 
 test(
+  "an operator's command starts a database that is at rest, and puts it to rest again",
+  async () => {
+    const { dataDir } = await other;
+    const { out, code } = await runToEnd(["admin", "rotate-key"], { DATA_DIR: dataDir });
+    expect({ out, code }).toEqual({ out: expect.stringContaining("start every process again"), code: 0 });
+    expect(JSON.parse(readFileSync(join(dataDir, "database.json"), "utf8")).server).toBeNull();
+    const { lines } = await runToEnd(["admin", "rotate-key"], { DATA_DIR: system.dataDir, SECRET_KEY: "x".repeat(32) });
+    expect(lines).toEqual(["SECRET_KEY is not the one that this database was used with"]);
+  },
+  minute,
+);
+
+test(
   "a training that SIGTERM interrupts is finished by the next up, once, and all is still there",
   async () => {
     const owner = await signUp(system.url, "patient");
