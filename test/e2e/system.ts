@@ -46,7 +46,7 @@ export function run(args: string[], env: Env) {
   });
 }
 
-/** A command that should end by itself: its exit code, and what it said on stderr without `bun run`'s own lines. */
+/** A command that should end by itself: its exit code, and what it said on stderr. */
 export async function runToEnd(args: string[], env: Env) {
   const child = run(args, env);
   const [out, err, code] = await Promise.all([
@@ -54,8 +54,7 @@ export async function runToEnd(args: string[], env: Env) {
     new Response(child.stderr).text(),
     child.exited,
   ]);
-  const lines = err.split("\n").filter((line) => line !== "" && !/^(\$ |error: script )/.test(line));
-  return { out, lines, code };
+  return { out, lines: err.trimEnd().split("\n"), code };
 }
 
 /** Settles when `up` says that it is up. @throws Error with all it printed when it ends before */
