@@ -3,7 +3,9 @@
 export const problemTable = {
   "malformed-json": [400, "The body is not valid JSON"],
   "invalid-query": [400, "The query is not valid"],
+  "idempotency-key-invalid": [400, "The Idempotency-Key is malformed"],
   "idempotency-key-refused": [400, "No Idempotency-Key is accepted here"],
+  "precondition-refused": [400, "No If-Match is accepted here"],
   "token-invalid": [401, "The token is wrong, expired or revoked"],
   "token-required": [401, "This needs a token"],
   "login-failed": [401, "The email or the password is wrong"],
@@ -25,6 +27,7 @@ export const problemTable = {
   "too-large": [413, "The body is too large"],
   "unsupported-media-type": [415, "The body's type is not supported"],
   invalid: [422, "The request is well formed but invalid"],
+  "idempotency-key-reused": [422, "The Idempotency-Key belongs to another request"],
   "too-many-requests": [429, "Too many requests"],
   internal: [500, "Something went wrong on our side"],
   "storage-unavailable": [503, "The file storage does not answer"],

@@ -50,7 +50,7 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
       catalogue: await catalogue.current(),
       links,
       secrets,
-      client: { ip: "", userAgent: "", origin: links.publicUrl },
+      client: { ip: "", network: "", userAgent: "", origin: links.publicUrl },
       isSignupOpen: config.isSignupOpen,
       listModels,
     }),

@@ -13,8 +13,8 @@ import {
   showFile,
   tags,
   tagsInput,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addImages, checkImage, imageShape } from "./work.ts";
 
@@ -26,6 +26,7 @@ export const images = defineResource({
   singular: "image",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: { schema: z.string() },
@@ -81,7 +82,13 @@ export const images = defineResource({
     },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "status", "scheduler", "base_model", "model_id"],
+    tags: "image_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.from_image as string | null]),
@@ -90,16 +97,14 @@ export const images = defineResource({
     shape: imageShape,
     required: ["prompt"],
     check: checkImage,
-    async insert(context, input) {
-      const { imageIds } = await addImages(context, input, { count: 1 });
-      return { id: imageIds[0] as number };
+    async insert(context, inputs) {
+      const orders = inputs.map((input) => ({ input, count: 1 }));
+      return (await addImages(context, orders)).map(({ imageIds }) => ({ id: imageIds[0] as number }));
     },
   },
   patch: {
     shape: () => ({ name, tags: tagsInput, public: z.boolean() }),
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

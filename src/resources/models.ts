@@ -1,6 +1,7 @@
 /** Models: trained here from a data set, or registered from a file. Private to their owner until published. */
 import { z } from "zod";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import { all } from "../rest/pipeline.ts";
 import {
   commonSorts,
   createdAt,
@@ -12,8 +13,8 @@ import {
   resolvePicture,
   showFile,
   tags,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addModel, checkModel, modelShape } from "./work.ts";
 
@@ -24,6 +25,7 @@ export const models = defineResource({
   singular: "model",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: { schema: z.string() },
@@ -70,7 +72,13 @@ export const models = defineResource({
     server_id: { kind: "id", column: "server_id" },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "type", "status", "base_model", "dataset_id", "server_id"],
+    tags: "model_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.image as string | null]),
@@ -79,7 +87,7 @@ export const models = defineResource({
     shape: modelShape,
     required: [],
     check: checkModel,
-    insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
+    insert: (context, inputs) => all(inputs, async (input) => ({ id: (await addModel(context, input)).modelId })),
   },
   patch: {
     shape: (catalogue) =>
@@ -87,9 +95,7 @@ export const models = defineResource({
     async check(context, input, faults) {
       if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
     },
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

@@ -99,30 +99,31 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
-    async insert(context, input) {
+    async insert(context, [input = {}]) {
       const { sql } = context;
       const columns = toColumns(context, input);
       const [row] = await sql<{ id: number }[]>`insert into servers ${sql(columns)} returning id`;
       await probeSoon(context, row?.id as number);
-      return { id: row?.id as number };
+      return [{ id: row?.id as number }];
     },
   },
   patch: {
     shape: (catalogue) => ({ ...shape(catalogue), status: z.enum(["closing", "ready"]) }),
-    async change(context, { status, ...input }, row) {
+    async change(context, { status, ...input }, [row]) {
       const columns = toColumns(context, input);
       const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
       const isReprobed = status === "ready" || address.some((field) => field in input);
       if (status === "closing") columns.status = "closing";
       // What was closing stays so until told to be ready; then, as after a new address, asking it decides.
-      else if (isReprobed && (status === "ready" || row.status !== "closing")) columns.status = "initial";
-      if (isReprobed) await probeSoon(context, row.id as number);
+      else if (isReprobed && (status === "ready" || row?.status !== "closing")) columns.status = "initial";
+      if (isReprobed) await probeSoon(context, row?.id as number);
       return columns;
     },
   },
   remove: {
-    async before({ sql }, row) {
-      const [lease] = await sql`select from leases where server_id = ${row.id} limit 1`;
+    async before({ sql }, rows) {
+      const [lease] =
+        await sql`select from leases where server_id = any (${rows.map((row) => row.id as number)}::int[]) limit 1`;
       if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
     },
   },

@@ -35,6 +35,7 @@ export const sessions = defineResource({
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
     shape: () => ({ email: z.string().max(254), password: z.string().max(1024) }),
     required: ["email", "password"],
+    isSecret: true,
     async before({ sql }, input) {
       if (input.email === undefined || input.password === undefined) return;
       const [user] = await sql<{ id: number; password_hash: string; disabled: boolean }[]>`
@@ -44,16 +45,16 @@ export const sessions = defineResource({
       if (!user || !matches || user.disabled) throw new Problem("login-failed");
       input.user_id = user.id;
     },
-    async insert({ sql, client }, input) {
-      const userId = input.user_id as number;
+    async insert({ sql, client }, [input]) {
+      const userId = input?.user_id as number;
       const { id, token } = await openSession(sql, { userId, ip: client.ip, userAgent: client.userAgent });
-      return { id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } };
+      return [{ id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } }];
     },
   },
   patch: {
     shape: () => ({ status: z.enum(["active", "revoked"]) }),
-    async change({ sql }, { status }, row) {
-      if (status === undefined) return {};
+    async change({ sql }, { status }, [row]) {
+      if (status === undefined || !row) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };
       if (row.status === "revoked") throw new Problem("session-revoked");
       return { expires_at: sql`now() + interval '30 days'` };

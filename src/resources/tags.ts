@@ -1,26 +1,26 @@
 /** Tags: names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once. */
 import { z } from "zod";
 import { defineResource } from "../rest/define.ts";
-import { commonSorts, createdAt, id, tagName, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, insertAll, tagName, updatedAt } from "./common.ts";
 
 export const tags = defineResource({
   name: "tags",
   singular: "tag",
   id: "integer",
   owner: "null::int",
+  isBulk: true,
   fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
+  lists: { counted: [], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   create: {
     by: "users",
     shape: () => ({ name: tagName }),
     required: ["name"],
-    async insert({ sql }, input) {
-      const [row] = await sql<{ id: number }[]>`insert into tags (name) values (${input.name as string}) returning id`;
-      return { id: row?.id as number };
-    },
+    insert: ({ sql }, inputs) => insertAll(sql, "tags", inputs),
   },
   patch: { shape: () => ({ name: tagName }), change: async (_context, input) => input },
   remove: {},

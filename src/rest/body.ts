@@ -19,9 +19,27 @@ export async function readJson(request: Request, types: string[] = ["application
   } catch (error) {
     throw new Problem("malformed-json", { detail: `The body is not valid JSON: ${(error as Error).message}` });
   }
-  // PostgreSQL cannot store it in text, and nobody means it.
-  if (/\\u0000/.test(text)) throw new Problem("malformed-json", { detail: "The body holds a NUL character" });
+  // Only escapes can bring them in: the bytes themselves are UTF-8, and JSON allows no bare control character.
+  if (/\\u(0000|d[89a-f])/i.test(text)) refuseUnstorable(value);
   return value;
+}
+
+/**
+ * NUL characters and halves of surrogate pairs, which PostgreSQL cannot store and nobody means. Without recursion,
+ * since a body may be nested deeper than the stack is.
+ * @throws Problem "malformed-json"
+ */
+function refuseUnstorable(value: unknown): void {
+  const open = [value];
+  while (open.length > 0) {
+    const next = open.pop();
+    if (typeof next === "string") {
+      if (next.includes("\0")) throw new Problem("malformed-json", { detail: "The body holds a NUL character" });
+      if (!next.isWellFormed()) throw new Problem("malformed-json", { detail: "The body holds half a surrogate pair" });
+    } else if (typeof next === "object" && next !== null) {
+      for (const [name, held] of Object.entries(next)) open.push(name, held);
+    }
+  }
 }
 
 async function readText(request: Request): Promise<string> {

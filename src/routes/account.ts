@@ -7,7 +7,7 @@ import { name } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { readJson } from "../rest/body.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
+import { type Env, refuseQuery } from "../rest/http.ts";
 import { patch } from "../rest/write.ts";
 
 /** The caller may change its own email and password here, knowing the present password. */
@@ -16,7 +16,10 @@ const account = {
   fields: { ...users.fields, session_id: { schema: z.string() } },
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
-    before: hashInput,
+    async before(context: Context, input: Input) {
+      await checkPassword(context, input);
+      await hashInput(context, input);
+    },
     async change({ sql, viewer }: Context, { current_password: _known, ...columns }: Input) {
       await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
       return columns;
@@ -34,11 +37,9 @@ export function accountRoutes() {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
-    await checkPassword(context, body);
-    await patch(account, String(context.viewer.id), body, context, null);
+    await patch(account, { ids: [context.viewer.id], isBulk: false }, body, context);
     return c.json(await read(c));
   });
-  routes.all("/", methodNotAllowed("GET, HEAD, PATCH"));
   return routes;
 }
 
@@ -51,8 +52,8 @@ async function read(c: HonoContext<Env>) {
 }
 
 /** @throws Problem "invalid" when email or password are to change and the present password is missing or wrong */
-async function checkPassword({ sql, viewer }: Context, body: unknown): Promise<void> {
-  const { email: newEmail, password: newPassword, current_password: known } = (body ?? {}) as Input;
+async function checkPassword({ sql, viewer }: Context, input: Input): Promise<void> {
+  const { email: newEmail, password: newPassword, current_password: known } = input;
   if (newEmail === undefined && newPassword === undefined) return;
   const [user] = await sql<{ password_hash: string }[]>`select password_hash from users where id = ${viewer.id}`;
   const matches = typeof known === "string" && (await verifyPassword(user?.password_hash ?? null, known));

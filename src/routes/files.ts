@@ -1,11 +1,16 @@
 /** Stored files: uploads in, bytes out to those who may see them. */
 import { Hono } from "hono";
 import { Problem } from "../problems.ts";
+import type { Answer } from "../rest/answer.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed } from "../rest/http.ts";
+import { matchesNone } from "../rest/etag.ts";
+import type { Env } from "../rest/http.ts";
+import { answerOnce, type Once } from "../rest/idempotency.ts";
+import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
+import { isKey } from "../storage/keys.ts";
 import { readPicture } from "../storage/pictures.ts";
-import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
+import { deleteUnused, type FileRecord, type Inside, keepFile, keepPicture } from "../storage/records.ts";
 import { readSafetensorsHeader } from "../storage/safetensors.ts";
 import { streamFile } from "../storage/spool.ts";
 import type { ByteRange, Storage } from "../storage/storage.ts";
@@ -37,20 +42,17 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     if (context.viewer.id === null) throw new Problem("token-required");
     const upload = await receiveUpload(c.req.raw, { directory: temporaryDirectory });
     try {
-      const { key } = await keep(context, storage, upload);
-      const [file] = await context.sql<FileRow[]>`select * from files where key = ${key}`;
-      return c.json(show(context, file as FileRow), 201, { Location: `/api/files/${key}` });
+      return await answerOnce(c, `file ${upload.hash}`, (once) => keep(context, storage, upload, once));
     } finally {
       await upload.dispose();
     }
   });
 
   routes.get("/", async (c) => c.json(await listOwn(c.get("context"), new URL(c.req.url).searchParams)));
-  routes.all("/", methodNotAllowed("GET, HEAD, POST"));
 
   routes.get("/:key", async (c) => {
     const context = c.get("context");
-    const key = c.req.param("key");
+    const key = readKey(c.req.param("key"));
     const query = new URL(c.req.url).searchParams;
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${key}
@@ -65,7 +67,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   routes.delete("/:key", async (c) => {
     const { sql, viewer } = c.get("context");
     if (viewer.id === null) throw new Problem("token-required");
-    const key = c.req.param("key");
+    const key = readKey(c.req.param("key"));
     const [file] = await sql<{ user_id: number | null; is_used: boolean; is_public: boolean }[]>`
       select user_id, is_file_used(key) as is_used, is_file_public(key, user_id) as is_public
       from files where key = ${key}
@@ -77,7 +79,6 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     await deleteUnused(sql, storage, [key]);
     return c.body(null, 204);
   });
-  routes.all("/:key", methodNotAllowed("GET, HEAD, DELETE"));
   return routes;
 }
 
@@ -93,22 +94,43 @@ export function modelFileRoutes({ storage }: Pick<FileDeps, "storage">, findMode
     if (!file) throw new Problem("not-found", { detail: `Model ${id} has no file yet` });
     return sendFile(c.req.raw, storage, file, { "Cache-Control": "private, no-cache" }, `${name}.safetensors`);
   });
-  routes.all("/:id/file", methodNotAllowed("GET, HEAD"));
   return routes;
 }
 
 type ModelFinder = (id: string, context: Context) => Promise<Input>;
 
+/** What can be no key names no file. @throws Problem "not-found" */
+function readKey(text: string): string {
+  if (!isKey(text)) throw notFound(text);
+  return text;
+}
+
 function notFound(key: string): Problem {
   return new Problem("not-found", { detail: `There is no file ${key}` });
 }
 
-async function keep({ sql, viewer }: Context, storage: Storage, upload: Upload): Promise<FileRecord> {
+async function keep(context: Context, storage: Storage, upload: Upload, once: Once): Promise<Answer> {
+  const { sql, viewer } = context;
   const userId = viewer.id as number;
-  if (upload.kind === "picture") return keepPicture(sql, storage, userId, await readPicture(upload.path));
-  await readSafetensorsHeader(upload.path);
-  const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
-  return keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1));
+  let answer: Answer | undefined;
+  const inside: Inside = (write) =>
+    transaction(context, async ({ sql }) => {
+      await once.claim(sql);
+      const key = await write(sql);
+      const [file] = await sql<FileRow[]>`select * from files where key = ${key}`;
+      const body = JSON.stringify(show(context, file as FileRow));
+      answer = { status: 201, headers: { Location: `/api/files/${key}` }, body };
+      await once.keep(sql, answer);
+      return key;
+    });
+  if (upload.kind === "picture") {
+    await keepPicture(sql, storage, userId, await readPicture(upload.path), inside);
+  } else {
+    await readSafetensorsHeader(upload.path);
+    const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
+    await keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1), inside);
+  }
+  return answer as Answer;
 }
 
 function show({ links }: Context, file: FileRow) {
@@ -168,8 +190,7 @@ async function sendFile(
     "X-Content-Type-Options": "nosniff",
     "Content-Disposition": fileName ? contentDisposition(fileName) : "inline",
   };
-  const noneMatch = request.headers.get("if-none-match");
-  if (noneMatch?.split(",").some((tag) => [etag, `W/${etag}`, "*"].includes(tag.trim()))) {
+  if (matchesNone(request.headers.get("if-none-match"), etag)) {
     return new Response(null, { status: 304, headers });
   }
   const options = { ttlSeconds: directSeconds, contentType: file.content_type, fileName };

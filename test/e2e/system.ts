@@ -1,5 +1,5 @@
 /** The real `up`, started as a newcomer does, with a DATA_DIR of its own; and a client for what it serves. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -28,7 +28,9 @@ const clean: Env = Object.fromEntries(
 );
 
 export function makeDirectory(): string {
-  return mkdtempSync(join(tmpdir(), "atelier-e2e-"));
+  const directory = mkdtempSync(join(tmpdir(), "atelier-e2e-"));
+  chmodSync(directory, 0o711); // as root, the user that runs PostgreSQL has to pass: else the data stay elsewhere
+  return directory;
 }
 
 export function removeDirectory(path: string): void {
