@@ -21,7 +21,8 @@ export async function readJson(request: Request, types: string[] = ["application
   } catch (error) {
     throw new Problem("malformed-json", { detail: `The body is not valid JSON: ${(error as Error).message}` });
   }
-  if (isDeep(value)) throw new Problem("malformed-json", { detail: `The body is nested deeper than ${maxDepth} levels` });
+  if (isDeep(value))
+    throw new Problem("malformed-json", { detail: `The body is nested deeper than ${maxDepth} levels` });
   // Only escapes can bring them in: the bytes themselves are UTF-8, and JSON allows no bare control character.
   if (/\\u(0000|d[89a-f])/i.test(text)) refuseUnstorable(value);
   return value;

@@ -1,5 +1,5 @@
 /** The real `up`, started as a newcomer does, with a DATA_DIR of its own; and a client for what it serves. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -28,7 +28,9 @@ const clean: Env = Object.fromEntries(
 );
 
 export function makeDirectory(): string {
-  return mkdtempSync(join(tmpdir(), "atelier-e2e-"));
+  const directory = mkdtempSync(join(tmpdir(), "atelier-e2e-"));
+  chmodSync(directory, 0o711); // as root, the user that runs PostgreSQL has to pass: else the data stay elsewhere
+  return directory;
 }
 
 export function removeDirectory(path: string): void {
@@ -46,7 +48,7 @@ export function run(args: string[], env: Env) {
   });
 }
 
-/** A command that should end by itself: its exit code, and what it said on stderr without `bun run`'s own lines. */
+/** A command that should end by itself: its exit code, and what it said on stderr. */
 export async function runToEnd(args: string[], env: Env) {
   const child = run(args, env);
   const [out, err, code] = await Promise.all([
@@ -54,8 +56,7 @@ export async function runToEnd(args: string[], env: Env) {
     new Response(child.stderr).text(),
     child.exited,
   ]);
-  const lines = err.split("\n").filter((line) => line !== "" && !/^(\$ |error: script )/.test(line));
-  return { out, lines, code };
+  return { out, lines: err.trimEnd().split("\n"), code };
 }
 
 /** Settles when `up` says that it is up. @throws Error with all it printed when it ends before */
