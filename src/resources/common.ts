@@ -125,17 +125,28 @@ export function prepareFiles(pathsOf: (row: Row) => (string | null)[]) {
 }
 
 /**
- * The URL under which this viewer may load what a stored path names; null when it may not. Remote URLs are the owner's
- * own words: others do not see them.
+ * The URL under which this viewer may load what a stored path names; null when it may not. For what an object shows
+ * (a data set's pictures, a model's cover): a public one opens it, as `is_file_public` does.
  */
-export function showFile(path: unknown, row: Row, { viewer, links }: Context): string | null {
+export function showFile(path: unknown, row: Row, context: Context): string | null {
+  return showPath(path, row, context, row.public === true);
+}
+
+/**
+ * The same for what an object was only made from: its being public opens nothing. Remote URLs are the owner's own
+ * words: others do not see them.
+ */
+export function showSource(path: unknown, row: Row, context: Context): string | null {
+  return showPath(path, row, context, false);
+}
+
+function showPath(path: unknown, row: Row, { viewer, links }: Context, isOpened: boolean): string | null {
   if (typeof path !== "string") return null;
-  const mine = viewer.admin || viewer.id === row.owner_id;
   const key = keyOfPath(path);
-  if (key === null) return mine || row.public === true ? path : null;
+  if (key === null) return isOpened || viewer.admin || viewer.id === row.owner_id ? path : null;
   const file = (row.files as Map<string, FileRow>).get(key);
   if (!file) return null;
-  const isOpen = file.is_public || (row.public === true && file.user_id === row.owner_id);
+  const isOpen = file.is_public || (isOpened && file.user_id === row.owner_id);
   if (!isOpen && !viewer.admin && (viewer.id === null || file.user_id !== viewer.id)) return null;
   return links.file(key, { isSigned: !isOpen });
 }

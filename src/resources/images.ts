@@ -10,7 +10,7 @@ import {
   nullableReference,
   prepareFiles,
   reference,
-  showFile,
+  showSource,
   tags,
   tagsInput,
   updatedAt,
@@ -38,7 +38,7 @@ export const images = defineResource({
     guidance_scale: { schema: z.number() },
     scheduler: { schema: z.string() },
     seed: { schema: z.int() },
-    from_image: { schema: z.string().nullable(), shape: showFile },
+    from_image: { schema: z.string().nullable(), shape: showSource },
     strength: { schema: z.number().nullable() },
     base_model: { schema: z.enum(["SD1.5", "SD2"]) },
     url: {

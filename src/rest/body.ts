@@ -2,6 +2,8 @@
 import { Problem } from "../problems.ts";
 
 export const maxJsonBytes = 8 * 1024 * 1024;
+/** No body of ours is deeper than five; what walks a value recursively must not run out of stack. */
+const maxDepth = 100;
 
 /**
  * @param types media types that are accepted
@@ -19,9 +21,21 @@ export async function readJson(request: Request, types: string[] = ["application
   } catch (error) {
     throw new Problem("malformed-json", { detail: `The body is not valid JSON: ${(error as Error).message}` });
   }
+  if (isDeep(value))
+    throw new Problem("malformed-json", { detail: `The body is nested deeper than ${maxDepth} levels` });
   // Only escapes can bring them in: the bytes themselves are UTF-8, and JSON allows no bare control character.
   if (/\\u(0000|d[89a-f])/i.test(text)) refuseUnstorable(value);
   return value;
+}
+
+/** Level by level, without recursion. */
+function isDeep(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > maxDepth) return true;
+    level = level.flatMap((held) => (typeof held === "object" && held !== null ? Object.values(held) : []));
+  }
+  return false;
 }
 
 /**

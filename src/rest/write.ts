@@ -5,7 +5,7 @@
 import type { TransactionSql } from "postgres";
 import type { Sql } from "../db/client.ts";
 import { Problem } from "../problems.ts";
-import { foldWaiting } from "../search/entries.ts";
+import { foldWritten } from "../search/entries.ts";
 import type { Answer } from "./answer.ts";
 import type { Columns, Context, Input, Resource, Row } from "./define.ts";
 import { type Once, unkept } from "./idempotency.ts";
@@ -51,7 +51,7 @@ export async function create(
         inside,
         checked.map(({ input }) => input),
       );
-      await foldWaiting(inside.sql);
+      await foldWritten(inside.sql);
       const seenBy = made[0]?.viewer ? { ...inside, viewer: made[0].viewer } : inside;
       const target = { ids: made.map(({ id }) => id), isBulk: Array.isArray(body) };
       const answer = await toAnswer(resource, target, seenBy, 201, made[0]?.extra);
@@ -92,7 +92,7 @@ export async function patch(
       throwFaults(faults);
       judgeIfMatch(resource, rows, ifMatch);
       await update(resource, rows, await rules.change(inside, input, rows), inside);
-      if (resource.isSearchable) await foldWaiting(inside.sql);
+      if (resource.isSearchable) await foldWritten(inside.sql);
       return toAnswer(resource, target, inside, 200);
     });
   });

@@ -150,8 +150,9 @@ async function listOwn(context: Context, query: URLSearchParams) {
     .filter((name) => name !== "page" && name !== "pageSize")
     .map((parameter) => ({ parameter, detail: "is unknown; there are: page, pageSize" }));
   const number = (name: string, fallback: number, maximum: number) => {
-    const value = Number(query.get(name) ?? fallback);
-    if (!Number.isInteger(value) || value < 1 || value > maximum || query.getAll(name).length > 1) {
+    const text = query.get(name) ?? String(fallback);
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+    if (value < 1 || value > maximum || query.getAll(name).length > 1) {
       errors.push({ parameter: name, detail: `must be one whole number from 1 to ${maximum}` });
     }
     return value;
@@ -212,12 +213,13 @@ async function sendFile(
   return new Response(object.stream(), { status: range ? 206 : 200, headers });
 }
 
-/** One range; several, or another unit, are answered with the whole, as the RFC allows. */
+/** One range; several, another unit, or one that ends before it begins are answered with the whole, as the RFC says. */
 function readRange(header: string | null, size: number): ByteRange | "unsatisfiable" | null {
   const match = /^bytes=(\d*)-(\d*)$/.exec(header?.trim() ?? "");
   if (!match || (match[1] === "" && match[2] === "")) return null;
   const isSuffix = match[1] === "";
   const start = isSuffix ? Math.max(0, size - Number(match[2])) : Number(match[1]);
   const end = isSuffix || match[2] === "" ? size - 1 : Math.min(Number(match[2]), size - 1);
+  if (!isSuffix && match[2] !== "" && Number(match[2]) < start) return null;
   return start > end || start >= size ? "unsatisfiable" : { start, end };
 }

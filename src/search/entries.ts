@@ -16,15 +16,35 @@ export const searchedColumns: Record<string, string[]> = {
 /** One index serves all resources: the prefix keeps them apart. */
 const prefixed = (resource: string, gram: string) => `${resource}:${gram}`;
 
+interface Entry {
+  resource: string;
+  row_id: number;
+}
+
+/** Folds the rows whose texts this transaction has written: what a caller has just made can be found. */
+export async function foldWritten(tx: Sql): Promise<void> {
+  await foldEntries(
+    tx,
+    await tx<Entry[]>`
+    select resource, row_id from search_entries where text is null and xmin = pg_current_xact_id()::xid
+  `,
+  );
+}
+
 /**
- * Folds rows whose entry waits: those that this transaction wrote, and what others left. Rows that somebody else is
- * folding are passed over.
+ * Folds rows that others have written, psql included, some at a time. Rows that somebody else is folding are passed
+ * over. To be called inside a transaction.
  * @returns how many were folded
  */
-export async function foldWaiting(sql: Sql, limit = 1100): Promise<number> {
-  const waiting = await sql<{ resource: string; row_id: number }[]>`
+export async function foldWaiting(tx: Sql, limit = 1000): Promise<number> {
+  const waiting = await tx<Entry[]>`
     select resource, row_id from search_entries where text is null limit ${limit} for update skip locked
   `;
+  await foldEntries(tx, waiting);
+  return waiting.length;
+}
+
+async function foldEntries(sql: Sql, waiting: Entry[]): Promise<void> {
   for (const [resource, columns] of Object.entries(searchedColumns)) {
     const ids = waiting.filter((entry) => entry.resource === resource).map((entry) => entry.row_id);
     if (ids.length === 0) continue;
@@ -43,7 +63,6 @@ export async function foldWaiting(sql: Sql, limit = 1100): Promise<number> {
         and e.row_id = given.id
     `;
   }
-  return waiting.length;
 }
 
 /** Whether the entries were made by an older fold, which would miss what this one looks for. */
@@ -73,7 +92,7 @@ export async function reindex(sql: Sql, onProgress: (done: number) => void): Pro
           select ${resource}, unnest(${ids.map((row) => row.id)}::int[])
           on conflict (resource, row_id) do update set text = null, grams = null
         `;
-        await foldWaiting(tx as unknown as Sql);
+        await foldWritten(tx as unknown as Sql);
       });
       done += ids.length;
       onProgress(done);

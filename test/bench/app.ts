@@ -18,8 +18,9 @@ export interface Account {
   token: string;
 }
 
-export async function startBenchApp() {
-  const database = await freshDatabase();
+/** @param databaseUrl one that exists already; a fresh one when left out */
+export async function startBenchApp(databaseUrl?: string) {
+  const database = databaseUrl ? { url: databaseUrl, drop: async () => {} } : await freshDatabase();
   const directory = mkdtempSync(join(tmpdir(), "atelier-bench-"));
   const config = readConfig({ DATA_DIR: directory, PUBLIC_URL: "http://atelier.test", RATE_LIMIT: "0" });
   const sql = connect(database.url, { max: 8, name: "atelier bench" });

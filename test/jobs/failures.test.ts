@@ -9,8 +9,8 @@ import { eventually } from "../helpers/socket.ts";
 const pool = await startPool({ workers: 0, engines: [{ name: "painter", type: "infer", stepMs: 20 }] });
 const painter = pool.engine("painter");
 const owner = await pool.signUp();
-/** Some two seconds' work. */
-const body = { prompt: "a lake", width: 64, height: 64, num_inference_steps: 100 };
+/** Over a second's work. */
+const body = { prompt: "a lake", width: 64, height: 64, num_inference_steps: 60 };
 
 async function running(taskId: number): Promise<void> {
   const watch = await pool.server.watch(`tasks/${taskId}`, { token: owner.token });

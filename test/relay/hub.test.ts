@@ -19,7 +19,7 @@ const hub = createHub({
     catalogue: builtinCatalogue,
     links: createLinks(app.config.publicUrl, app.secrets),
     secrets: app.secrets,
-    client: { ip: "", userAgent: "", origin: "" },
+    client: { ip: "", network: "", userAgent: "", origin: "" },
     isSignupOpen: true,
     listModels: async () => [],
   }),

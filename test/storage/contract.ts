@@ -241,12 +241,17 @@ export function failing(bytes: Uint8Array, fault: Error): ReadableStream<Uint8Ar
 }
 
 const directories: string[] = [];
-afterAll(() => Promise.all(directories.map((path) => rm(path, { recursive: true, force: true }))));
 
+/** Goes with `removeDirectories`, which every test file that takes one calls at its end. */
 export async function freshDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "atelier-storage-"));
   directories.push(path);
   return path;
+}
+
+/** A hook in this file would run for the first test file only; `exit` is never emitted under `bun test`. */
+export async function removeDirectories(): Promise<void> {
+  await Promise.all(directories.splice(0).map((path) => rm(path, { recursive: true, force: true })));
 }
 
 async function fileOf(bytes: Uint8Array) {

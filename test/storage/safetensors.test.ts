@@ -1,9 +1,11 @@
 /** Which model files are taken: by their header, and by nothing else. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readSafetensorsHeader } from "../../src/storage/safetensors.ts";
-import { freshDirectory } from "./contract.ts";
+import { freshDirectory, removeDirectories } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const directory = await freshDirectory();
 const path = join(directory, "model");

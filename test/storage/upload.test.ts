@@ -1,15 +1,18 @@
 /** Uploads over a real server: what is taken, what is refused, how much is read, and what is left behind. */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { connect } from "node:net";
+import { join } from "node:path";
 import sharp from "sharp";
 import { Problem } from "../../src/problems.ts";
 import { receiveUpload, type Upload } from "../../src/storage/upload.ts";
-import { freshDirectory, sha256, streamOf } from "./contract.ts";
+import { freshDirectory, removeDirectories, sha256, streamOf } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const directory = await freshDirectory();
-const limits = { picture: 300_000, model: 25_000_000 };
+const limits = { picture: 5_000_000, model: 25_000_000 };
 /** Bytes of the body that the last request's handler read. */
 let taken = 0;
 let handled = Promise.withResolvers<unknown>();
@@ -112,15 +115,15 @@ describe("taken", () => {
     },
     {
       what: "a picture as long as allowed",
-      send: () => post(picture(300_000)),
+      send: () => post(picture(5_000_000)),
       kind: "picture",
-      bytes: picture(300_000),
+      bytes: picture(5_000_000),
     },
     {
       what: "a picture as long as allowed, in a form",
-      send: () => post(form(["file", picture(300_000)])),
+      send: () => post(form(["file", picture(5_000_000)])),
       kind: "picture",
-      bytes: picture(300_000),
+      bytes: picture(5_000_000),
     },
   ])("$what", async ({ send, kind, bytes }) => {
     const answer = await send();
@@ -175,6 +178,21 @@ describe("refused", () => {
     expect(await readdir(directory)).toEqual([]);
   });
 
+  test("a second file is refused also when the first has long been stored", async () => {
+    const first = Buffer.concat([Buffer.from(part("file")), png, Buffer.from("\r\n")]);
+    const second = Buffer.concat([Buffer.from(part("file")), png, Buffer.from("\r\n--x--\r\n")]);
+    const body = new ReadableStream<Uint8Array>({
+      async start(controller) {
+        controller.enqueue(Buffer.concat([first, second.subarray(0, 20)]));
+        await fileAppears(png.length);
+        controller.enqueue(second.subarray(20));
+        controller.close();
+      },
+    });
+    expect(await post(body, boundary)).toMatchObject({ status: 422, detail: expect.stringContaining("one file") });
+    expect(await readdir(directory)).toEqual([]);
+  });
+
   test.each([
     { what: "no boundary", headers: { "content-type": "multipart/form-data" }, body: part("file") },
     { what: "the wrong boundary", headers: boundary, body: part("file").replace("--x", "--y") },
@@ -204,18 +222,17 @@ describe("refused", () => {
 
 describe("too large", () => {
   const huge = 20_000_000;
-  const envelope = 64 * 1024;
   const formOf = (bytes: number) => form(["file", picture(bytes)]);
   test.each([
-    { what: "raw, declared", send: () => post(picture(huge)), read: envelope * 8 },
-    { what: "in a form, declared", send: () => post(formOf(huge)), read: envelope * 8 },
-    { what: "raw, chunked", send: () => post(streamOf(picture(huge))), read: limits.picture + envelope * 16 },
-    { what: "one byte too long, raw", send: () => post(picture(300_001)), read: huge },
-    { what: "one byte too long, in a form", send: () => post(formOf(300_001)), read: huge },
-    { what: "one byte too long, chunked", send: () => post(streamOf(picture(300_001))), read: huge },
+    { what: "raw, declared", send: () => post(picture(huge)), read: 1_000_000 },
+    { what: "in a form, declared", send: () => post(formOf(huge)), read: 1_000_000 },
+    { what: "raw, chunked", send: () => post(streamOf(picture(huge))), read: limits.picture + 1_000_000 },
+    { what: "one byte too long, raw", send: () => post(picture(5_000_001)), read: huge },
+    { what: "one byte too long, in a form", send: () => post(formOf(5_000_001)), read: huge },
+    { what: "one byte too long, chunked", send: () => post(streamOf(picture(5_000_001))), read: huge },
   ])("a picture $what gets its 413, and the rest is not read", async ({ send, read }) => {
     const answer = await send();
-    expect(answer).toMatchObject({ status: 413, code: "too-large", detail: "At most 300000 bytes are accepted." });
+    expect(answer).toMatchObject({ status: 413, code: "too-large", detail: "At most 5000000 bytes are accepted." });
     expect(taken).toBeLessThanOrEqual(read);
     expect(await readdir(directory)).toEqual([]);
   });
@@ -313,7 +330,8 @@ test("a request made in this process is taken like one from a server", async () 
   expect(await readdir(directory)).toEqual([]);
 });
 
-/** Waits until the server has begun to write a file, without a guess at how long that takes. */
-async function fileAppears(): Promise<void> {
-  while ((await readdir(directory)).length === 0) await new Promise(setImmediate);
+/** Waits until the server has written so much of a file, without a guess at how long that takes. */
+async function fileAppears(bytes = 0): Promise<void> {
+  const written = async ([name]: string[]) => (name === undefined ? -1 : (await stat(join(directory, name))).size);
+  while ((await written(await readdir(directory))) < bytes) await new Promise(setImmediate);
 }
