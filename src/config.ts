@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { isNetwork } from "./auth/address.ts";
 
 const port = z.coerce.number().int().min(0).max(65535);
 const list = z
@@ -31,7 +32,9 @@ const environment = z.object({
   ADMIN_PASSWORD: optional.pipe(z.string().min(8).max(128).optional()),
   SIGNUP: z.enum(["open", "closed"]).default("open"),
   ALLOWED_ORIGINS: list,
-  TRUSTED_PROXIES: list,
+  TRUSTED_PROXIES: list.refine((networks) => networks.every(isNetwork), "must be addresses or networks (10.0.0.0/8)"),
+  RATE_LIMIT_READS: z.coerce.number().int().min(0).default(120_000),
+  RATE_LIMIT_WRITES: z.coerce.number().int().min(0).default(30_000),
   METRICS_TOKEN: optional,
   DEMO_ENGINES: z.coerce.number().int().min(0).max(16).default(2),
   WORKER_CONCURRENCY: z.coerce.number().int().min(1).max(1000).default(8),
@@ -84,6 +87,8 @@ export function readConfig(env: Record<string, string | undefined>) {
     isSignupOpen: e.SIGNUP === "open",
     allowedOrigins: e.ALLOWED_ORIGINS,
     trustedProxies: e.TRUSTED_PROXIES,
+    /** Requests a minute of one caller in one process; 0 is no limit. */
+    rateLimits: { reads: e.RATE_LIMIT_READS, writes: e.RATE_LIMIT_WRITES },
     metricsToken: e.METRICS_TOKEN ?? null,
     demoEngines: e.DEMO_ENGINES,
     workerConcurrency: e.WORKER_CONCURRENCY,

@@ -75,6 +75,11 @@ export class Problem extends Error {
   }
 }
 
+/** Whether an error, one of the database's included, is answered as this problem. */
+export function isProblem(error: unknown, code: ProblemCode): boolean {
+  return (error instanceof Problem ? error : problemOfDatabase(error))?.code === code;
+}
+
 /** A 422 that names one fault of the body. */
 export function invalid(pointer: string, detail: string): Problem {
   return new Problem("invalid", { detail, errors: [{ pointer, detail }] });

@@ -2,32 +2,24 @@
 import { availableParallelism } from "node:os";
 import { hash, verify } from "@node-rs/argon2";
 import { Problem } from "../problems.ts";
+import { Gate } from "./gate.ts";
 
 // Hashing runs in threads off the event loop, but as many at once as there are cores: more would only stall the rest.
 // Past a bounded queue, callers are told to come back rather than to wait without end.
-const slots = availableParallelism();
-const maxWaiting = 200;
-let running = 0;
-const waiting: (() => void)[] = [];
+const gate = new Gate(availableParallelism(), 200);
+
+/** How often this process has hashed: what log-ins cost is counted in these. */
+export const hashes = { count: 0 };
 
 async function withSlot<T>(work: () => Promise<T>): Promise<T> {
-  if (running >= slots) {
-    if (waiting.length >= maxWaiting) {
-      throw new Problem("too-many-requests", {
-        detail: "Too many log-ins at once",
-        headers: { "Retry-After": "2" },
-      });
-    }
-    await new Promise<void>((go) => waiting.push(go)); // the slot is handed over, `running` stays
-  } else {
-    running += 1;
+  if (!(await gate.enter())) {
+    throw new Problem("too-many-requests", { detail: "Too many log-ins at once", headers: { "Retry-After": "2" } });
   }
   try {
+    hashes.count += 1;
     return await work();
   } finally {
-    const next = waiting.shift();
-    if (next) next();
-    else running -= 1;
+    gate.leave();
   }
 }
 
@@ -35,15 +27,14 @@ export function hashPassword(password: string): Promise<string> {
   return withSlot(() => hash(password));
 }
 
-let dummy: Promise<string> | null = null;
+/** Of a password that nobody has, with the parameters of `hash`; made once and written down, so that no request pays. */
+const dummy = "$argon2id$v=19$m=19456,t=2,p=1$lk5hlrpdu19+BSJVfVduXA$/Et+LhRYYU/RMQs2E1XOWoPk/6WCA+BxuuajSi5gRto";
 
 /**
  * @param hashed null for an unknown user: the same work is done against a fixed dummy hash, so that neither the
  *   answer nor its duration tells whether the user exists
  */
 export async function verifyPassword(hashed: string | null, password: string): Promise<boolean> {
-  dummy ??= hashPassword("nobody has this password");
-  const against = hashed ?? (await dummy);
-  const matches = await withSlot(() => verify(against, password));
+  const matches = await withSlot(() => verify(hashed ?? dummy, password));
   return hashed !== null && matches;
 }

@@ -1,10 +1,15 @@
 /** Log-ins. One's own only; the token is answered once, by the POST that makes it. */
 import { z } from "zod";
+import { networkOf } from "../auth/address.ts";
 import { verifyPassword } from "../auth/password.ts";
 import { openSession } from "../auth/session.ts";
-import { Problem } from "../problems.ts";
+import { guessesAtAccount, guessesFrom, throttled } from "../auth/throttle.ts";
+import { isProblem, Problem } from "../problems.ts";
 import { defineResource, isOwnerOrAdmin } from "../rest/define.ts";
 import { commonSorts, createdAt, reference, updatedAt } from "./common.ts";
+
+/** Written the same way here and in the counters, or one account would have many of them. */
+const canonicalEmail = (text: string) => text.trim().toLowerCase();
 
 export const sessions = defineResource({
   name: "sessions",
@@ -33,20 +38,29 @@ export const sessions = defineResource({
   create: {
     by: "guests",
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
-    shape: () => ({ email: z.string().max(254), password: z.string().max(1024) }),
+    shape: () => ({ email: z.string().max(254).transform(canonicalEmail), password: z.string().max(1024) }),
     required: ["email", "password"],
     isSecret: true,
+    around(context, { email }, work) {
+      const counters = [guessesAtAccount(`log-in ${email}`), guessesFrom(networkOf(context.client.ip))];
+      return throttled(context, counters, work, (error) => isProblem(error, "login-failed"));
+    },
     async before({ sql }, input) {
-      if (input.email === undefined || input.password === undefined) return;
-      const [user] = await sql<{ id: number; password_hash: string; disabled: boolean }[]>`
-        select id, password_hash, disabled from users where lower(email) = lower(${(input.email as string).trim()})
+      const [user] = await sql<{ id: number; password_hash: string }[]>`
+        select id, password_hash from users where lower(email) = ${input.email as string}
       `;
       const matches = await verifyPassword(user?.password_hash ?? null, input.password as string);
-      if (!user || !matches || user.disabled) throw new Problem("login-failed");
-      input.user_id = user.id;
+      if (!user || !matches) throw new Problem("login-failed");
+      Object.assign(input, { user_id: user.id, password_hash: user.password_hash });
     },
-    async insert({ sql, client }, [input]) {
-      const userId = input?.user_id as number;
+    async insert({ sql, client }, [input = {}]) {
+      const { user_id: userId, password_hash } = input as { user_id: number; password_hash: string };
+      // The password may have been changed, and the user shut out, while it was verified: that revoked all sessions, and
+      // none must be opened after.
+      const [user] = await sql`
+        select from users where id = ${userId} and password_hash = ${password_hash} and not disabled for share
+      `;
+      if (!user) throw new Problem("login-failed");
       const { id, token } = await openSession(sql, { userId, ip: client.ip, userAgent: client.userAgent });
       return [{ id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } }];
     },
@@ -57,6 +71,8 @@ export const sessions = defineResource({
       if (status === undefined || !row) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };
       if (row.status === "revoked") throw new Problem("session-revoked");
+      const isExpired = Date.parse(row.expires_at as string) <= Date.now();
+      if (isExpired) throw new Problem("session-revoked", { detail: "The session has expired; log in again" });
       return { expires_at: sql`now() + interval '30 days'` };
     },
   },

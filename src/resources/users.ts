@@ -1,8 +1,10 @@
 /** People. Their names are public, the rest is theirs and the admins'. */
 import { z } from "zod";
+import { networkOf } from "../auth/address.ts";
 import { hashPassword } from "../auth/password.ts";
+import { guessesFrom, throttled } from "../auth/throttle.ts";
 import { guest } from "../auth/viewer.ts";
-import { Problem } from "../problems.ts";
+import { isProblem, Problem } from "../problems.ts";
 import { type Context, defineResource, type Input, isOwnerOrAdmin } from "../rest/define.ts";
 import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
 
@@ -46,6 +48,9 @@ export const users = defineResource({
       if (isSignupOpen || viewer.admin) return;
       throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
     },
+    // Whether an email is taken is a question, too: asked often enough, it lists who has an account.
+    around: (context, _input, work) =>
+      throttled(context, [guessesFrom(networkOf(context.client.ip))], work, (error) => isProblem(error, "email-taken")),
     before: hashInput,
     async insert({ sql, viewer }, [input]) {
       const address = input?.email as string;

@@ -12,7 +12,13 @@ export interface Bindings {
 
 export interface Env {
   Bindings: Bindings;
-  Variables: { requestId: string; viewer: Viewer; context: Context };
+  Variables: {
+    requestId: string;
+    /** The caller's, as far as it can be known; see src/auth/address.ts. */
+    address: string;
+    viewer: Viewer;
+    context: Context;
+  };
 }
 
 /** @throws Problem "invalid-query": what is read or written by its path takes no parameters */

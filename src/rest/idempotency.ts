@@ -46,7 +46,7 @@ export function refuseKey(c: HonoContext<Env>): void {
  */
 export async function answerOnce(
   c: HonoContext<Env>,
-  content: string,
+  content: () => string,
   work: (once: Once) => Promise<Answer>,
 ): Promise<Response> {
   const key = readKey(c);
@@ -54,7 +54,7 @@ export async function answerOnce(
   const { sql, secrets, viewer, client } = c.get("context");
   const caller = viewer.id === null ? `guest ${client.ip}` : `user ${viewer.id}`;
   const scope = secrets.digest("idempotency", [caller, c.req.method, c.req.path, key].join("\n"));
-  const fingerprint = secrets.digest("idempotency", content);
+  const fingerprint = secrets.digest("idempotency", content());
   // Equal requests of this process wait here, where they hold no connection of the pool.
   return inTurn(sql, scope.toString("base64"), async () => {
     const stored = await findAnswer(sql, scope, fingerprint);
@@ -68,13 +68,20 @@ export async function answerOnce(
   });
 }
 
-/** The same text for the same JSON, however its keys are ordered. */
+/**
+ * The same text for the same JSON, however its keys are ordered.
+ * @throws Problem "malformed-json" for what is nested deeper than anything of ours, and than the stack
+ */
 export function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_name, part) =>
-    typeof part === "object" && part !== null && !Array.isArray(part)
-      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : part,
-  );
+  try {
+    return JSON.stringify(value, (_name, part) =>
+      typeof part === "object" && part !== null && !Array.isArray(part)
+        ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+        : part,
+    );
+  } catch (error) {
+    throw new Problem("malformed-json", { detail: "The body is nested too deeply", cause: error });
+  }
 }
 
 function readKey(c: HonoContext<Env>): string | null {

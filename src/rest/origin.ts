@@ -15,15 +15,13 @@ export function isAllowedOrigin(
   return allowed.includes(origin) || origin === new URL(publicUrl).origin || origin === new URL(requestUrl).origin;
 }
 
-/** CORS: answers preflights, lets allowed origins read, refuses foreign ones before anything else is judged. */
-export function checkOrigin(allowed: string[], publicUrl: string): MiddlewareHandler {
+/** CORS: answers preflights and lets allowed origins read, refusals included. Judges nobody. */
+export function allowOrigins(allowed: string[], publicUrl: string): MiddlewareHandler {
   return async (c, next) => {
     const origin = c.req.header("origin") ?? null;
-    if (!isAllowedOrigin(origin, c.req.url, allowed, publicUrl)) throw new Problem("origin-forbidden");
-    const headers: Record<string, string> = origin
-      ? { "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": exposed }
-      : {};
-    if (origin && c.req.method === "OPTIONS" && c.req.header("access-control-request-method")) {
+    if (origin === null || !isAllowedOrigin(origin, c.req.url, allowed, publicUrl)) return next();
+    const headers = { "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": exposed };
+    if (c.req.method === "OPTIONS" && c.req.header("access-control-request-method")) {
       return c.body(null, 204, {
         ...headers,
         Vary: "Origin",
@@ -34,5 +32,15 @@ export function checkOrigin(allowed: string[], publicUrl: string): MiddlewareHan
     }
     await next();
     for (const [name, value] of Object.entries(headers)) c.res.headers.set(name, value);
+  };
+}
+
+/** Refuses pages of foreign origins, whatever token they hold. @throws Problem "origin-forbidden" */
+export function refuseForeignOrigins(allowed: string[], publicUrl: string): MiddlewareHandler {
+  return async (c, next) => {
+    if (!isAllowedOrigin(c.req.header("origin") ?? null, c.req.url, allowed, publicUrl)) {
+      throw new Problem("origin-forbidden");
+    }
+    await next();
   };
 }

@@ -1,8 +1,10 @@
 /** The caller's own account. */
 import { Hono } from "hono";
 import { z } from "zod";
+import { networkOf } from "../auth/address.ts";
 import { verifyPassword } from "../auth/password.ts";
-import { invalid, Problem } from "../problems.ts";
+import { guessesAtAccount, guessesFrom, throttled } from "../auth/throttle.ts";
+import { invalid, isProblem, Problem } from "../problems.ts";
 import { name } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { toResponse } from "../rest/answer.ts";
@@ -25,6 +27,16 @@ const account = {
   } as Record<string, Field>,
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
+    around<T>(context: Context, input: Input, work: () => Promise<T>): Promise<T> {
+      if (!isGuarded(input)) return work();
+      const counters = [guessesAtAccount(`user ${context.viewer.id}`), guessesFrom(networkOf(context.client.ip))];
+      return throttled(
+        context,
+        counters,
+        work,
+        (error) => isProblem(error, "invalid") || isProblem(error, "email-taken"),
+      );
+    },
     async before(context: Context, input: Input) {
       await checkPassword(context, input);
       await hashInput(context, input);
@@ -57,10 +69,14 @@ export function accountRoutes() {
   return routes;
 }
 
+function isGuarded({ email, password }: Input): boolean {
+  return email !== undefined || password !== undefined;
+}
+
 /** @throws Problem "invalid" when email or password are to change and the present password is missing or wrong */
 async function checkPassword({ sql, viewer }: Context, input: Input): Promise<void> {
-  const { email: newEmail, password: newPassword, current_password: known } = input;
-  if (newEmail === undefined && newPassword === undefined) return;
+  if (!isGuarded(input)) return;
+  const { current_password: known } = input;
   const [user] = await sql<{ password_hash: string }[]>`select password_hash from users where id = ${viewer.id}`;
   const matches = typeof known === "string" && (await verifyPassword(user?.password_hash ?? null, known));
   if (!matches) throw invalid("/current_password", "must be the present password");

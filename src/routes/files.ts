@@ -42,7 +42,11 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     if (context.viewer.id === null) throw new Problem("token-required");
     const upload = await receiveUpload(c.req.raw, { directory: temporaryDirectory });
     try {
-      return await answerOnce(c, `file ${upload.hash}`, (once) => keep(context, storage, upload, once));
+      return await answerOnce(
+        c,
+        () => `file ${upload.hash}`,
+        (once) => keep(context, storage, upload, once),
+      );
     } finally {
       await upload.dispose();
     }

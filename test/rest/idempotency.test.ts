@@ -103,6 +103,12 @@ test.each([
   if (status === 400) expect(answer.body.code).toBe("idempotency-key-invalid");
 });
 
+test("a body nested beyond the stack is refused with a key, too", async () => {
+  const body = `{"images": ${"[".repeat(100_000)}1${"]".repeat(100_000)}}`;
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": fresh() };
+  expect((await app.call("POST", "/api/datasets", { token: user.token, body, headers })).status).toBe(400);
+});
+
 test("a log-in takes no key: its answer holds the token", async () => {
   const body = { email: user.email, password: "a password of tests" };
   const answer = await post("/api/sessions", body, fresh(), undefined);
