@@ -4,10 +4,10 @@ import type { Fault } from "../problems.ts";
 import type { Context, Field, Row, Sort } from "../rest/define.ts";
 import { isForbiddenHost } from "../storage/fetch-remote.ts";
 
-export const id: Field = { schema: z.int().positive() };
+export const id = { schema: z.int().positive() } satisfies Field;
 const instant = z.iso.datetime();
-export const createdAt: Field = { schema: instant };
-export const updatedAt: Field = { schema: instant };
+export const createdAt = { schema: instant } satisfies Field;
+export const updatedAt = { schema: instant } satisfies Field;
 export const reference = z.int().positive();
 export const nullableReference = reference.nullable();
 
@@ -15,11 +15,11 @@ export const name = z.string().trim().min(1).max(120);
 export const longText = z.string().max(10_000);
 
 /** `createdAt` and `updatedAt` newest first, `name` by code point whatever the database's collation. */
-export const commonSorts: Record<string, Sort> = {
+export const commonSorts = {
   createdAt: { by: "created_at", direction: "desc" },
   updatedAt: { by: "updated_at", direction: "desc" },
   name: { by: 'name collate "C"', direction: "asc" },
-};
+} as const satisfies Record<string, Sort>;
 
 export const tagName = z
   .string()
@@ -32,7 +32,10 @@ export const tagName = z
       .regex(/^[^,]*$/, "must hold no comma"),
   );
 export const tagsInput = z.array(tagName).max(100);
-export const tags: Field = { schema: z.array(z.string()), select: ({ sql }) => sql`tag_names(t.tag_ids)` };
+export const tags = {
+  schema: z.array(z.string()),
+  select: ({ sql }) => sql`tag_names(t.tag_ids)`,
+} satisfies Field;
 
 /** Tag names to the ids that a row keeps; unknown names are created. */
 export async function toTagIds({ sql }: Context, names: unknown): Promise<number[]> {
@@ -41,7 +44,7 @@ export async function toTagIds({ sql }: Context, names: unknown): Promise<number
 }
 
 /** `{class, detail}`: what went wrong. The detail may speak of private things: strangers see the class alone. */
-export const errorField: Field = {
+export const errorField = {
   schema: z.object({ class: z.string(), detail: z.string().nullable() }).nullable(),
   shape(value, row, { viewer }) {
     const error = value as { class: string; detail: string } | null;
@@ -49,7 +52,7 @@ export const errorField: Field = {
     const mine = viewer.admin || viewer.id === row.owner_id;
     return mine ? error : { class: error.class, detail: null };
   },
-};
+} satisfies Field;
 
 const ownFile = /^\/api\/files\/([\w.-]+)$/;
 

@@ -1,5 +1,6 @@
 /** Images: pictures made, or being made, from a prompt. Private to their owner until published. */
 import { z } from "zod";
+import { storedSchema } from "../params/catalogue.ts";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
 import {
   commonSorts,
@@ -29,17 +30,17 @@ export const images = defineResource({
   fields: {
     id,
     name: { schema: z.string() },
-    width: { schema: z.int() },
-    height: { schema: z.int() },
-    prompt: { schema: z.string() },
-    negative_prompt: { schema: z.string() },
-    num_inference_steps: { schema: z.int() },
-    guidance_scale: { schema: z.number() },
-    scheduler: { schema: z.string() },
-    seed: { schema: z.int() },
+    width: { schema: storedSchema("image", "width") },
+    height: { schema: storedSchema("image", "height") },
+    prompt: { schema: storedSchema("image", "prompt") },
+    negative_prompt: { schema: storedSchema("image", "negative_prompt") },
+    num_inference_steps: { schema: storedSchema("image", "num_inference_steps") },
+    guidance_scale: { schema: storedSchema("image", "guidance_scale") },
+    scheduler: { schema: storedSchema("image", "scheduler") },
+    seed: { schema: storedSchema("image", "seed") },
     from_image: { schema: z.string().nullable(), shape: showFile },
-    strength: { schema: z.number().nullable() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    strength: { schema: storedSchema("image", "strength").nullable() },
+    base_model: { schema: storedSchema("image", "base_model") },
     url: {
       ...ownFile,
       select: ({ sql }) => sql`t.file_key`,
@@ -50,7 +51,7 @@ export const images = defineResource({
       select: ({ sql }) => sql`t.thumbnail_key`,
       shape: (key, row, { links }) => (key ? links.file(key as string, { isSigned: !row.public }) : null),
     },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error"]) },
+    status: { schema: storedSchema("image", "status") },
     progress: { schema: z.int().min(0).max(100) },
     error: errorField,
     public: { schema: z.boolean() },

@@ -1,5 +1,6 @@
 /** Models: trained here from a data set, or registered from a file. Private to their owner until published. */
 import { z } from "zod";
+import { storedSchema } from "../params/catalogue.ts";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
 import {
   commonSorts,
@@ -17,8 +18,6 @@ import {
 } from "./common.ts";
 import { addModel, checkModel, modelShape } from "./work.ts";
 
-const patchable = ["name", "info", "trigger_words", "image", "tags", "public"];
-
 export const models = defineResource({
   name: "models",
   singular: "model",
@@ -28,16 +27,16 @@ export const models = defineResource({
     id,
     name: { schema: z.string() },
     info: { schema: z.string() },
-    type: { schema: z.enum(["lora", "ckp", "hyper", "ti"]) },
+    type: { schema: storedSchema("model", "type") },
     trigger_words: { schema: z.string() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    base_model: { schema: storedSchema("model", "base_model") },
     model_path: { schema: z.string().nullable() },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error"]) },
+    status: { schema: storedSchema("model", "status") },
     progress: { schema: z.int().min(0).max(100) },
     error: errorField,
     image: { schema: z.string().nullable(), shape: showFile },
     hash: { schema: z.string().nullable() },
-    epochs: { schema: z.int() },
+    epochs: { schema: storedSchema("model", "epochs") },
     train: { schema: z.record(z.string(), z.unknown()) },
     public: { schema: z.boolean() },
     uses: { schema: z.int() },
@@ -82,8 +81,10 @@ export const models = defineResource({
     insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
   },
   patch: {
-    shape: (catalogue) =>
-      Object.fromEntries(Object.entries(modelShape(catalogue)).filter(([field]) => patchable.includes(field))),
+    shape(catalogue) {
+      const { name, info, trigger_words, image, tags, public: isPublic } = modelShape(catalogue);
+      return { name, info, trigger_words, image, tags, public: isPublic };
+    },
     async check(context, input, faults) {
       if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
     },

@@ -1,7 +1,7 @@
 /** GPU servers: everyone sees what there is, admins run them. Passwords and keys go in and never come out. */
 import { z } from "zod";
 import { addJob } from "../db/queue.ts";
-import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { Problem } from "../problems.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
 import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
@@ -16,13 +16,13 @@ const secret = z.string().max(10_000).nullable();
 
 const shape = (catalogue: Catalogue) => ({
   name,
-  type: toSchema(catalogue.get("server", "type")),
-  engine: toSchema(catalogue.get("server", "engine")).nullable(),
+  type: catalogue.schema("server", "type"),
+  engine: catalogue.schema("server", "engine").nullable(),
   ip: host,
-  port: toSchema(catalogue.get("server", "port")),
+  port: catalogue.schema("server", "port"),
   tls: z.boolean(),
   tls_ca: z.string().max(100_000).nullable(),
-  slots: toSchema(catalogue.get("server", "slots")),
+  slots: catalogue.schema("server", "slots"),
   username: z.string().max(200),
   password: secret,
   private_key: secret,
@@ -56,20 +56,20 @@ export const servers = defineResource({
   fields: {
     id,
     name: { schema: z.string() },
-    type: { schema: z.enum(["train", "infer"]) },
-    status: { schema: z.enum(["error", "initial", "idle", "ready", "working", "closing"]) },
+    type: { schema: storedSchema("server", "type") },
+    status: { schema: storedSchema("server", "status") },
     models: {
       schema: z.array(z.object({ type: z.string(), name: z.string() })),
       live: true,
       select: ({ sql }) => sql`null`,
       shape: (_value, row) => row.live_models ?? [],
     },
-    engine: { ...admins, schema: z.enum(["comfyui", "a1111", "kohya"]).nullable() },
+    engine: { ...admins, schema: storedSchema("server", "engine").nullable() },
     ip: { ...admins, schema: z.string() },
-    port: { ...admins, schema: z.int() },
+    port: { ...admins, schema: storedSchema("server", "port") },
     tls: { ...admins, schema: z.boolean() },
     tls_ca: { ...admins, schema: z.string().nullable() },
-    slots: { ...admins, schema: z.int() },
+    slots: { ...admins, schema: storedSchema("server", "slots") },
     username: { ...admins, schema: z.string() },
     host_key: { ...admins, schema: z.string().nullable() },
     checkpoints: { ...admins, schema: z.record(z.string(), z.string()) },
@@ -85,7 +85,7 @@ export const servers = defineResource({
     type: { kind: "enum", column: "type", entry: "server", field: "type" },
     status: { kind: "enum", column: "status", entry: "server", field: "status" },
   },
-  sorts: { name: commonSorts.name as never },
+  sorts: { name: commonSorts.name },
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   async prepare({ listModels }, rows) {

@@ -27,7 +27,7 @@ export const sessions = defineResource({
     updated_at: updatedAt,
   },
   filters: { id: { kind: "text", column: "id" }, user_id: { kind: "id", column: "user_id" } },
-  sorts: { createdAt: commonSorts.createdAt as never, updatedAt: commonSorts.updatedAt as never },
+  sorts: { createdAt: commonSorts.createdAt, updatedAt: commonSorts.updatedAt },
   visible: ({ sql, viewer }) => (viewer.admin ? sql`true` : sql`t.user_id = ${viewer.id}`),
   mayWrite: isOwnerOrAdmin,
   create: {

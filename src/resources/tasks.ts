@@ -1,7 +1,7 @@
 /** Tasks: what a user asked the GPU servers for, from acceptance to outcome. */
 import { z } from "zod";
 import { addJob, dispatchSoon } from "../db/queue.ts";
-import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import {
   type Context,
@@ -27,15 +27,15 @@ import {
 const unfinished = ["initial", "ready", "waiting", "running"];
 
 /** `type` decides which other fields there are; the model's own type is `model_type` here. */
-const createShape = (catalogue: Catalogue): Record<string, z.ZodType> => {
+const createShape = (catalogue: Catalogue) => {
   const model = modelShape(catalogue);
   return {
     ...model,
     ...imageShape(catalogue),
-    type: toSchema(catalogue.get("task", "type")),
-    model_type: model.type as z.ZodType,
-    count: toSchema(catalogue.get("task", "count")),
-    priority: toSchema(catalogue.get("task", "priority")),
+    type: catalogue.schema("task", "type"),
+    model_type: model.type,
+    count: catalogue.schema("task", "count"),
+    priority: catalogue.schema("task", "priority"),
   };
 };
 
@@ -141,13 +141,13 @@ export const tasks = defineResource({
   fields: {
     id,
     name: { schema: z.string() },
-    type: { schema: z.enum(["train", "infer"]) },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error", "canceled"]) },
+    type: { schema: storedSchema("task", "type") },
+    status: { schema: storedSchema("task", "status") },
     progress: { schema: z.int().min(0).max(100) },
     stage: { schema: z.enum(["loading", "steps", "saving"]).nullable() },
     public: { schema: z.boolean() },
-    priority: { schema: z.int() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    priority: { schema: storedSchema("task", "priority") },
+    base_model: { schema: storedSchema("task", "base_model") },
     params: { schema: z.record(z.string(), z.unknown()).nullable(), see: "owner", elseNull: true },
     error: errorField,
     metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
@@ -214,7 +214,7 @@ export const tasks = defineResource({
   patch: {
     shape: (catalogue) => ({
       name,
-      priority: toSchema(catalogue.get("task", "priority")),
+      priority: catalogue.schema("task", "priority"),
       status: z.enum(["canceled", "waiting"]),
     }),
     adminFields: ["priority"],

@@ -32,7 +32,7 @@ export const users = defineResource({
     updated_at: { ...updatedAt, see: "owner" },
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
-  sorts: { createdAt: commonSorts.createdAt as never, name: commonSorts.name as never },
+  sorts: { createdAt: commonSorts.createdAt, name: commonSorts.name },
   visible: ({ sql }) => sql`true`,
   mayWrite: isOwnerOrAdmin,
   create: {

@@ -92,8 +92,8 @@ export interface Resource {
   create?: {
     by: "guests" | "users" | "admins";
     shape: Shape;
-    required: string[];
-    adminFields?: string[];
+    required: readonly string[];
+    adminFields?: readonly string[];
     check?: Check;
     /** Slow work outside the transaction: hashing. */
     before?: (context: Context, input: Input) => Promise<void>;
@@ -102,7 +102,7 @@ export interface Resource {
   };
   patch?: {
     shape: Shape;
-    adminFields?: string[];
+    adminFields?: readonly string[];
     check?: (context: Context, input: Input, faults: Fault[], row: Row) => Promise<void>;
     before?: (context: Context, input: Input) => Promise<void>;
     /** The columns to set, or an empty object when the hook has done all. */
@@ -113,7 +113,8 @@ export interface Resource {
   };
 }
 
-export function defineResource(resource: Resource): Resource {
+/** Keeps the definition's own type, from which `infer.ts` reads what callers get and give. */
+export function defineResource<const D extends Resource>(resource: D): D {
   return resource;
 }
 

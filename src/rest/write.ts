@@ -109,7 +109,7 @@ function readInput(
   shape: Shape,
   body: unknown,
   context: Context,
-  adminFields: string[] = [],
+  adminFields: readonly string[] = [],
 ): { input: Input; faults: Fault[] } {
   if (typeof body !== "object" || body === null || Array.isArray(body)) {
     throw new Problem("invalid", {
