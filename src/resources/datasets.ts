@@ -71,6 +71,7 @@ const show = (value: unknown, row: Row, context: Context) =>
 export const datasets = defineResource({
   name: "datasets",
   singular: "data set",
+  about: "Pictures with captions, in an order, to train models on. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   fields: {
@@ -132,6 +133,7 @@ export const datasets = defineResource({
   },
   patch: { shape, check, change: toColumns },
   remove: {
+    throws: ["in-use"],
     async before({ sql }, row) {
       const [used] = await sql`
         select from tasks k

@@ -25,6 +25,7 @@ const ownFile = { schema: z.string().nullable() };
 export const images = defineResource({
   name: "images",
   singular: "image",
+  about: "Pictures made, or being made, from a prompt. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   fields: {
@@ -90,6 +91,7 @@ export const images = defineResource({
     by: "users",
     shape: imageShape,
     required: ["prompt"],
+    throws: ["model-not-ready"],
     check: checkImage,
     async insert(context, input) {
       const { imageIds } = await addImages(context, input, { count: 1 });

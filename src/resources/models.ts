@@ -21,6 +21,8 @@ import { addModel, checkModel, modelShape } from "./work.ts";
 export const models = defineResource({
   name: "models",
   singular: "model",
+  about:
+    "Models: trained here from a data set (`dataset_id`), or registered from an upload (`file`); POST needs one of the two. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   fields: {

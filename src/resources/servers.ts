@@ -51,6 +51,7 @@ const admins = { see: "admin" } as const;
 export const servers = defineResource({
   name: "servers",
   singular: "server",
+  about: "GPU servers. Everyone sees what there is, admins run them; passwords and keys go in and never come out.",
   id: "integer",
   owner: "null::int",
   fields: {
@@ -99,6 +100,7 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
+    throws: ["name-taken", "conflict"],
     async insert(context, input) {
       const { sql } = context;
       const columns = toColumns(context, input);
@@ -109,6 +111,7 @@ export const servers = defineResource({
   },
   patch: {
     shape: (catalogue) => ({ ...shape(catalogue), status: z.enum(["closing", "ready"]) }),
+    throws: ["name-taken", "conflict"],
     async change(context, { status, ...input }, row) {
       const columns = toColumns(context, input);
       const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
@@ -121,6 +124,7 @@ export const servers = defineResource({
     },
   },
   remove: {
+    throws: ["in-use"],
     async before({ sql }, row) {
       const [lease] = await sql`select from leases where server_id = ${row.id} limit 1`;
       if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });

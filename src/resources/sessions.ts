@@ -9,6 +9,7 @@ import { commonSorts, createdAt, reference, updatedAt } from "./common.ts";
 export const sessions = defineResource({
   name: "sessions",
   singular: "session",
+  about: "Log-ins. One's own only, admins see all. POST logs in and is the one answer that shows the token.",
   id: "text",
   owner: "t.user_id",
   readers: "users",
@@ -35,6 +36,8 @@ export const sessions = defineResource({
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
     shape: () => ({ email: z.string().max(254), password: z.string().max(1024) }),
     required: ["email", "password"],
+    throws: ["login-failed"],
+    extra: { token: z.string() },
     async before({ sql }, input) {
       if (input.email === undefined || input.password === undefined) return;
       const [user] = await sql<{ id: number; password_hash: string; disabled: boolean }[]>`
@@ -52,6 +55,7 @@ export const sessions = defineResource({
   },
   patch: {
     shape: () => ({ status: z.enum(["active", "revoked"]) }),
+    throws: ["session-revoked"],
     async change({ sql }, { status }, row) {
       if (status === undefined) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };

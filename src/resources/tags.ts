@@ -6,6 +6,7 @@ import { commonSorts, createdAt, id, tagName, updatedAt } from "./common.ts";
 export const tags = defineResource({
   name: "tags",
   singular: "tag",
+  about: "Names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once.",
   id: "integer",
   owner: "null::int",
   fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
@@ -17,11 +18,12 @@ export const tags = defineResource({
     by: "users",
     shape: () => ({ name: tagName }),
     required: ["name"],
+    throws: ["name-taken"],
     async insert({ sql }, input) {
       const [row] = await sql<{ id: number }[]>`insert into tags (name) values (${input.name as string}) returning id`;
       return { id: row?.id as number };
     },
   },
-  patch: { shape: () => ({ name: tagName }), change: async (_context, input) => input },
+  patch: { shape: () => ({ name: tagName }), throws: ["name-taken"], change: async (_context, input) => input },
   remove: {},
 });

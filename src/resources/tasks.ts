@@ -136,6 +136,8 @@ async function changeStatus({ sql }: Context, wanted: string, row: Input): Promi
 export const tasks = defineResource({
   name: "tasks",
   singular: "task",
+  about:
+    "What users asked the GPU servers for, from acceptance to outcome. `type: infer` takes the fields of an image and `count`; `type: train` those of a model (its own type as `model_type`), or `model_id` alone to train that model again. PATCH `status: canceled` cancels, `status: waiting` tries again.",
   id: "integer",
   owner: "t.user_id",
   fields: {
@@ -208,6 +210,7 @@ export const tasks = defineResource({
     shape: createShape,
     required: ["type"],
     adminFields: ["priority"],
+    throws: ["forbidden", "model-not-ready", "training-under-way"],
     check,
     insert,
   },
@@ -218,6 +221,7 @@ export const tasks = defineResource({
       status: z.enum(["canceled", "waiting"]),
     }),
     adminFields: ["priority"],
+    throws: ["conflict", "task-not-retryable", "training-under-way"],
     async change(context, { status, ...columns }, row) {
       return status === undefined ? columns : { ...columns, ...(await changeStatus(context, status as string, row)) };
     },

@@ -20,6 +20,7 @@ export async function hashInput(_context: Context, input: Input): Promise<void> 
 export const users = defineResource({
   name: "users",
   singular: "user",
+  about: "People. Everyone sees their names; the rest is theirs and the admins'.",
   id: "integer",
   owner: "t.id",
   fields: {
@@ -40,6 +41,7 @@ export const users = defineResource({
     shape: () => ({ email, password, name, admin: z.boolean(), disabled: z.boolean() }),
     required: ["email", "password"],
     adminFields: ["admin", "disabled"],
+    throws: ["forbidden", "email-taken"],
     async before(context, input) {
       if (!context.isSignupOpen && !context.viewer.admin) {
         throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
@@ -57,6 +59,7 @@ export const users = defineResource({
   patch: {
     shape: () => ({ name, email, password, admin: z.boolean(), disabled: z.boolean() }),
     adminFields: ["email", "password", "admin", "disabled"],
+    throws: ["email-taken", "last-admin"],
     before: hashInput,
     async change({ sql, viewer }, input, row) {
       // An admin who sets the own password stays logged in.
@@ -64,5 +67,5 @@ export const users = defineResource({
       return input;
     },
   },
-  remove: {},
+  remove: { throws: ["last-admin"] },
 });

@@ -6,7 +6,7 @@ import type { Viewer } from "../auth/viewer.ts";
 import type { Sql } from "../db/client.ts";
 import type { EntryName } from "../params/builtin.ts";
 import type { Catalogue } from "../params/catalogue.ts";
-import type { Fault } from "../problems.ts";
+import type { Fault, ProblemCode } from "../problems.ts";
 import type { Links } from "./links.ts";
 
 /** What rules and hooks get. Inside a write, `sql` is the transaction. */
@@ -71,11 +71,21 @@ export type Shape = (catalogue: Catalogue) => Record<string, z.ZodType>;
  */
 export type Check = (context: Context, input: Input, faults: Fault[]) => Promise<void>;
 
+/**
+ * What a write's hooks and the table's constraints may throw beside the generic problems: the document says it, since
+ * code that throws cannot be asked.
+ */
+interface Throws {
+  throws?: readonly ProblemCode[];
+}
+
 export interface Resource {
   /** Table, path segment and socket topic. */
   name: string;
   /** For sentences: "a dataset". */
   singular: string;
+  /** What it is and who sees it, in a sentence or two for readers of the OpenAPI document. */
+  about: string;
   id: "integer" | "text";
   fields: Record<string, Field>;
   filters: Record<string, Filter>;
@@ -89,7 +99,7 @@ export interface Resource {
   mayWrite: (viewer: Viewer, row: Row) => boolean;
   /** Loads what the shapes need for a whole page at once. */
   prepare?: (context: Context, rows: Row[]) => Promise<void>;
-  create?: {
+  create?: Throws & {
     by: "guests" | "users" | "admins";
     shape: Shape;
     required: readonly string[];
@@ -97,10 +107,12 @@ export interface Resource {
     check?: Check;
     /** Slow work outside the transaction: hashing. */
     before?: (context: Context, input: Input) => Promise<void>;
+    /** What `insert` answers as `extra`. */
+    extra?: Record<string, z.ZodType>;
     /** `extra` is answered beside the object's fields, once. */
     insert: (context: Context, input: Input) => Promise<{ id: number | string; extra?: Input; viewer?: Viewer }>;
   };
-  patch?: {
+  patch?: Throws & {
     shape: Shape;
     adminFields?: readonly string[];
     check?: (context: Context, input: Input, faults: Fault[], row: Row) => Promise<void>;
@@ -108,7 +120,7 @@ export interface Resource {
     /** The columns to set, or an empty object when the hook has done all. */
     change: (context: Context, input: Input, row: Row) => Promise<Record<string, unknown>>;
   };
-  remove?: {
+  remove?: Throws & {
     before?: (context: Context, row: Row) => Promise<void>;
   };
 }

@@ -3,6 +3,7 @@ import type { Fragment } from "postgres";
 import type { Catalogue } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import type { Context, Filter, Resource } from "./define.ts";
+import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "./limits.ts";
 
 export interface ListQuery {
   page: number;
@@ -15,8 +16,6 @@ export interface ListQuery {
 }
 
 const controls = ["page", "pageSize", "sort", "order"];
-const maxValues = 200;
-const maxInt = 2_147_483_647;
 
 /** The filters and sorts of a resource that this viewer may use. */
 function usableFilters(resource: Resource, context: Context): [string, Filter][] {
@@ -42,8 +41,8 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
     return value;
   };
 
-  const page = count("page", 1, 1_000_000_000);
-  const pageSize = count("pageSize", 20, 200);
+  const page = count("page", 1, maxPage);
+  const pageSize = count("pageSize", defaultPageSize, maxPageSize);
   const sort = one("sort");
   if (sort && !(sort in resource.sorts)) {
     fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
@@ -85,7 +84,7 @@ function readValue(
     case "id":
       if (!/^\d+$/.test(text)) fail(`must be a whole number, not ${JSON.stringify(text)}`);
       // Beyond the column's range no row can match; 0 says so, since ids start at 1.
-      return Number(text) > maxInt ? 0 : Number(text);
+      return Number(text) > maxId ? 0 : Number(text);
     case "boolean":
       if (text !== "true" && text !== "false") fail("must be true or false");
       return text === "true";

@@ -2,6 +2,7 @@
 import type { Fragment } from "postgres";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
+import { maxId } from "./limits.ts";
 import { parseListQuery, toOrder, toWhere } from "./listview.ts";
 
 export interface ListView {
@@ -58,7 +59,7 @@ export async function list(resource: Resource, query: URLSearchParams, context: 
 /** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
 export function parseId(resource: Resource, text: string): number | string {
   if (resource.id === "text") return text;
-  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > 2_147_483_647) throw notFound(resource, text);
+  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > maxId) throw notFound(resource, text);
   return Number(text);
 }
 

@@ -1,53 +1,58 @@
 /** The caller's own account. */
-import { Hono, type Context as HonoContext } from "hono";
+import { Hono } from "hono";
 import { z } from "zod";
 import { verifyPassword } from "../auth/password.ts";
 import { invalid, Problem } from "../problems.ts";
-import { name } from "../resources/common.ts";
+import { createdAt, id, name, updatedAt } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { readJson } from "../rest/body.ts";
-import type { Context, Input } from "../rest/define.ts";
+import { type Context, defineResource, type Input } from "../rest/define.ts";
 import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
+import { detail } from "../rest/read.ts";
 import { patch } from "../rest/write.ts";
 
-/** The caller may change its own email and password here, knowing the present password. */
-const account = {
+/** The caller's own row of the users, all of it: to whoever asks here, it is theirs. */
+export const account = defineResource({
   ...users,
-  fields: { ...users.fields, session_id: { schema: z.string() } },
+  about: "The caller.",
+  fields: {
+    id,
+    name: { schema: name },
+    email: { schema: z.email() },
+    admin: { schema: z.boolean() },
+    session_id: { schema: z.string(), select: ({ sql, viewer }) => sql`${viewer.sessionId}::text` },
+    created_at: createdAt,
+    updated_at: updatedAt,
+  },
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
+    throws: ["email-taken"],
     before: hashInput,
-    async change({ sql, viewer }: Context, { current_password: _known, ...columns }: Input) {
+    async change({ sql, viewer }, { current_password: _known, ...columns }) {
       await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
       return columns;
     },
   },
-};
+});
 
 export function accountRoutes() {
   const routes = new Hono<Env>();
   routes.get("/", async (c) => {
     refuseQuery(new URL(c.req.url).searchParams);
-    return c.json(await read(c));
+    const context = c.get("context");
+    if (context.viewer.id === null) throw new Problem("token-required");
+    return c.json((await detail(account, String(context.viewer.id), context)).object);
   });
   routes.patch("/", async (c) => {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
     await checkPassword(context, body);
-    await patch(account, String(context.viewer.id), body, context, null);
-    return c.json(await read(c));
+    const { object } = await patch(account, String(context.viewer.id), body, context, null);
+    return c.json(object);
   });
   routes.all("/", methodNotAllowed("GET, HEAD, PATCH"));
   return routes;
-}
-
-async function read(c: HonoContext<Env>) {
-  const { sql, viewer } = c.get("context");
-  if (viewer.id === null) throw new Problem("token-required");
-  const [row] = await sql`select id, name, email, admin, created_at, updated_at from users where id = ${viewer.id}`;
-  const { id, name, email, admin, created_at, updated_at } = row as Record<string, unknown>;
-  return { id, name, email, admin, session_id: viewer.sessionId, created_at, updated_at };
 }
 
 /** @throws Problem "invalid" when email or password are to change and the present password is missing or wrong */

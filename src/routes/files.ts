@@ -3,6 +3,7 @@ import { Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Context, Input } from "../rest/define.ts";
 import { type Env, methodNotAllowed } from "../rest/http.ts";
+import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
@@ -130,8 +131,8 @@ async function listOwn(context: Context, query: URLSearchParams) {
     }
     return value;
   };
-  const page = number("page", 1, 1_000_000_000);
-  const pageSize = number("pageSize", 20, 200);
+  const page = number("page", 1, maxPage);
+  const pageSize = number("pageSize", defaultPageSize, maxPageSize);
   if (errors.length > 0) throw new Problem("invalid-query", { detail: "The query has faults", errors });
   const offset = (page - 1) * pageSize;
   const files = await sql<FileRow[]>`

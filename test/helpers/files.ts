@@ -1,0 +1,32 @@
+/** Small files for tests: pictures, and a model file that holds one tensor. */
+import { randomInt } from "node:crypto";
+import sharp from "sharp";
+
+export interface PictureOptions {
+  width?: number;
+  height?: number;
+  /** A CSS colour; random when left out, so that two pictures are two files. */
+  color?: string;
+  format?: "png" | "jpeg" | "webp" | "avif";
+}
+
+export function makePicture({ width = 64, height = 48, color, format = "png" }: PictureOptions = {}): Promise<Buffer> {
+  const background =
+    color ??
+    `#${randomInt(2 ** 24)
+      .toString(16)
+      .padStart(6, "0")}`;
+  return sharp({ create: { width, height, channels: 3, background } })
+    .toFormat(format)
+    .toBuffer();
+}
+
+/** A valid .safetensors file, different at every call. */
+export function makeModelFile(): Buffer {
+  const header = JSON.stringify({ weight: { dtype: "F32", shape: [2], data_offsets: [0, 8] } });
+  const bytes = Buffer.alloc(8 + header.length + 8);
+  bytes.writeBigUInt64LE(BigInt(header.length));
+  bytes.write(header, 8);
+  bytes.writeUInt32LE(randomInt(2 ** 32), 8 + header.length);
+  return bytes;
+}
