@@ -14,10 +14,13 @@ import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
 import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
+import { createDocument } from "./rest/openapi.ts";
 import { checkOrigin } from "./rest/origin.ts";
 import { detail, list } from "./rest/read.ts";
 import { create, patch, remove } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
+import { describeRoutes } from "./routes/described.ts";
+import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import type { Storage } from "./storage/storage.ts";
@@ -75,6 +78,11 @@ export function createApp(deps: Deps) {
   });
   app.route("/", healthRoutes(deps));
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
+  const { publicUrl } = deps.links;
+  app.route(
+    "/api/openapi.json",
+    documentRoutes(() => createDocument({ resources, others: describeRoutes(), routes: app.routes, publicUrl })),
+  );
   app.use("/api/*", async (c, next) => {
     // Logging in looks at no token: a stale one must not keep anybody out.
     const isLogin = c.req.method === "POST" && c.req.path === "/api/sessions";

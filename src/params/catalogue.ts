@@ -71,12 +71,11 @@ export function storedSchema<E extends EntryName, F extends FieldName<E>>(entry:
     minimum: _min,
     maximum: _max,
     multipleOf: _step,
-    default: _default,
+    default: usual,
     ...kept
-  }: Parameter = {
-    ...(builtin[entry] as Entry)[field],
-  } as Parameter;
-  return toSchema(kept) as FieldSchema<E, F>;
+  } = builtinCatalogue.get(entry, field);
+  const schema = toSchema(kept) as FieldSchema<E, F>;
+  return usual === undefined ? schema : schema.meta({ ...schema.meta(), examples: [usual] });
 }
 
 export function applyOverrides(entry: Entry, overrides: Overrides): Entry {

@@ -2,16 +2,24 @@
 import { z } from "zod";
 import type { Fault } from "../problems.ts";
 import type { Context, Field, Row, Sort } from "../rest/define.ts";
+import { maxId } from "../rest/limits.ts";
 import { isForbiddenHost } from "../storage/fetch-remote.ts";
 
 export const id = { schema: z.int().positive() } satisfies Field;
 const instant = z.iso.datetime();
 export const createdAt = { schema: instant } satisfies Field;
 export const updatedAt = { schema: instant } satisfies Field;
-export const reference = z.int().positive();
+export const reference = z.int().positive().max(maxId);
 export const nullableReference = reference.nullable();
 
-export const name = z.string().trim().min(1).max(120);
+export const name = z
+  .string()
+  .trim()
+  .min(1)
+  .max(120)
+  .meta({ examples: ["布穀鳥"] });
+/** A name as it is answered. */
+export const shownName = { schema: z.string().meta({ examples: ["布穀鳥"] }) } satisfies Field;
 export const longText = z.string().max(10_000);
 
 /** `createdAt` and `updatedAt` newest first, `name` by code point whatever the database's collation. */
@@ -23,6 +31,12 @@ export const commonSorts = {
 
 export const tagName = z
   .string()
+  // For the document: some full-width commas become plain ones below.
+  .meta({
+    pattern: "^[^,\uFF0C\uFE10\uFE50]*[^,\uFF0C\uFE10\uFE50\\s][^,\uFF0C\uFE10\uFE50]*$",
+    maxLength: 60,
+    examples: ["水彩"],
+  })
   .transform((text) => text.normalize("NFKC").trim())
   .pipe(
     z
@@ -33,7 +47,7 @@ export const tagName = z
   );
 export const tagsInput = z.array(tagName).max(100);
 export const tags = {
-  schema: z.array(z.string()),
+  schema: z.array(z.string()).meta({ examples: [["動物", "水彩"]] }),
   select: ({ sql }) => sql`tag_names(t.tag_ids)`,
 } satisfies Field;
 

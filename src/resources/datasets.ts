@@ -12,6 +12,7 @@ import {
   reference,
   resolvePicture,
   showFile,
+  shownName,
   tags,
   tagsInput,
   toTagIds,
@@ -76,7 +77,7 @@ export const datasets = defineResource({
   owner: "t.user_id",
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     info: { schema: z.string() },
     images: { schema: z.array(z.string().nullable()), shape: show },
     image_count: { schema: z.int(), select: ({ sql }) => sql`cardinality(t.images)` },
@@ -123,6 +124,14 @@ export const datasets = defineResource({
     by: "users",
     shape,
     required: ["images"],
+    examples: {
+      uploads: {
+        name: "布穀鳥",
+        images: ["/api/files/0b9c2f7e6d.png", "https://example.com/cuckoo.png"],
+        captions: { "/api/files/0b9c2f7e6d.png": "a cuckoo on a branch" },
+        tags: ["動物"],
+      },
+    },
     check,
     async insert(context, input) {
       const { sql, viewer } = context;

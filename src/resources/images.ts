@@ -12,6 +12,7 @@ import {
   prepareFiles,
   reference,
   showFile,
+  shownName,
   tags,
   tagsInput,
   toTagIds,
@@ -30,7 +31,7 @@ export const images = defineResource({
   owner: "t.user_id",
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     width: { schema: storedSchema("image", "width") },
     height: { schema: storedSchema("image", "height") },
     prompt: { schema: storedSchema("image", "prompt") },
@@ -91,6 +92,10 @@ export const images = defineResource({
     by: "users",
     shape: imageShape,
     required: ["prompt"],
+    examples: {
+      simple: { prompt: "a cuckoo on a branch, watercolour" },
+      variation: { prompt: "the same in winter", from_image: "/api/images/1", strength: 0.6, seed: 7 },
+    },
     throws: ["model-not-ready"],
     check: checkImage,
     async insert(context, input) {

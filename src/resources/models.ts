@@ -12,6 +12,7 @@ import {
   reference,
   resolvePicture,
   showFile,
+  shownName,
   tags,
   toTagIds,
   updatedAt,
@@ -27,7 +28,7 @@ export const models = defineResource({
   owner: "t.user_id",
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     info: { schema: z.string() },
     type: { schema: storedSchema("model", "type") },
     trigger_words: { schema: z.string() },
@@ -79,6 +80,11 @@ export const models = defineResource({
     by: "users",
     shape: modelShape,
     required: [],
+    needsOneOf: ["dataset_id", "file"],
+    examples: {
+      train: { name: "布穀鳥", dataset_id: 1, trigger_words: "cuckoo", epochs: 1000, train: { resolution: 512 } },
+      register: { name: "布穀鳥", file: "/api/files/0b9c2f7e6d.safetensors", base_model: "SD1.5" },
+    },
     check: checkModel,
     insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
   },

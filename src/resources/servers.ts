@@ -4,7 +4,7 @@ import { addJob } from "../db/queue.ts";
 import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { Problem } from "../problems.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
-import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, name, shownName, updatedAt } from "./common.ts";
 
 const host = z
   .string()
@@ -56,7 +56,7 @@ export const servers = defineResource({
   owner: "null::int",
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     type: { schema: storedSchema("server", "type") },
     status: { schema: storedSchema("server", "status") },
     models: {
@@ -100,6 +100,7 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
+    examples: { comfyui: { name: "gpu-1", type: "infer", ip: "192.0.2.7", port: 8188 } },
     throws: ["name-taken", "conflict"],
     async insert(context, input) {
       const { sql } = context;

@@ -1,7 +1,6 @@
 /** Tags: names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once. */
-import { z } from "zod";
 import { defineResource } from "../rest/define.ts";
-import { commonSorts, createdAt, id, tagName, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, shownName, tagName, updatedAt } from "./common.ts";
 
 export const tags = defineResource({
   name: "tags",
@@ -9,7 +8,7 @@ export const tags = defineResource({
   about: "Names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once.",
   id: "integer",
   owner: "null::int",
-  fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
+  fields: { id, name: shownName, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
   visible: ({ sql }) => sql`true`,

@@ -11,7 +11,17 @@ import {
   ownedOrPublic,
   visibleReference,
 } from "../rest/define.ts";
-import { commonSorts, createdAt, errorField, id, name, nullableReference, reference, updatedAt } from "./common.ts";
+import {
+  commonSorts,
+  createdAt,
+  errorField,
+  id,
+  name,
+  nullableReference,
+  reference,
+  shownName,
+  updatedAt,
+} from "./common.ts";
 import {
   addImages,
   addModel,
@@ -142,7 +152,7 @@ export const tasks = defineResource({
   owner: "t.user_id",
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     type: { schema: storedSchema("task", "type") },
     status: { schema: storedSchema("task", "status") },
     progress: { schema: z.int().min(0).max(100) },
@@ -209,6 +219,11 @@ export const tasks = defineResource({
     by: "users",
     shape: createShape,
     required: ["type"],
+    examples: {
+      pictures: { type: "infer", prompt: "a cuckoo on a branch, watercolour", count: 4, seed: 7 },
+      training: { type: "train", name: "布穀鳥", dataset_id: 1, model_type: "lora" },
+      again: { type: "train", model_id: 1 },
+    },
     adminFields: ["priority"],
     throws: ["forbidden", "model-not-ready", "training-under-way"],
     check,

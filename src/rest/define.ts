@@ -103,6 +103,10 @@ export interface Resource {
     by: "guests" | "users" | "admins";
     shape: Shape;
     required: readonly string[];
+    /** Exactly one of these must be there, beside `required`: for the document; `check` judges it. */
+    needsOneOf?: readonly string[];
+    /** Bodies that would do, by what they are for; fields by their schemas' examples when left out. */
+    examples?: Readonly<Record<string, Input>>;
     adminFields?: readonly string[];
     check?: Check;
     /** Slow work outside the transaction: hashing. */

@@ -2,7 +2,7 @@
  * The real app on a database of its own, used through `fetch` without listening. Accounts are inserted with a hash made
  * beforehand, since argon2 is slow on purpose; only tests of the log-in itself hash.
  */
-import { afterAll } from "bun:test";
+import { afterAll, setDefaultTimeout } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -49,17 +49,19 @@ export interface CallOptions {
 export const password = "a password of tests";
 const passwordHash =
   "$argon2id$v=19$m=19456,t=2,p=1$+/8JHoOrfXsa7iunZDDGyQ$Bfw0HaYhd+5wUM+G+HDsuYoWRqGY9LK8gps71gW/LJc";
+const secretKey = "a secret key of thirty-two letters";
 const publicUrl = "http://atelier.test";
 
 export type TestApp = Awaited<ReturnType<typeof startApp>>;
 
 /** Gone, with its database and files, when the test file is done. */
 export async function startApp(changes: Partial<Config> = {}) {
+  setDefaultTimeout(20_000); // what hangs ends here; the machine may be busy with other things
   const database = await freshDatabase();
   const directory = mkdtempSync(join(tmpdir(), "atelier-app-"));
   const config: Config = { ...readConfig({ DATA_DIR: directory, PORT: "0", PUBLIC_URL: publicUrl }), ...changes };
   const sql = connect(database.url, { max: 6, name: "atelier test app" });
-  const secrets = createSecrets("a secret key of thirty-two letters");
+  const secrets = createSecrets(secretKey);
   const storage = openStorage(config);
   // What is logged as an error is a bug: it shows beside the test that found it.
   const log = pino({ level: "error" });
@@ -126,6 +128,7 @@ export async function startApp(changes: Partial<Config> = {}) {
     config,
     sql,
     secrets,
+    secretKey,
     storage,
     log,
     databaseUrl: database.url,
