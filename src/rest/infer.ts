@@ -55,3 +55,12 @@ export type FiltersOf<D extends { filters: Readonly<Record<string, Filter>> }> =
 };
 
 export type SortOf<D extends { sorts: Resource["sorts"] }> = keyof D["sorts"] & string;
+
+/** What a POST answers: the object, and what is shown only this once. */
+export type CreatedOf<D extends { fields: Fields }> = D extends {
+  create: { extra: infer X extends Readonly<Record<string, z.ZodType>> };
+}
+  ? Simplify<ObjectOf<D> & { -readonly [K in keyof X]: z.output<X[K]> }>
+  : ObjectOf<D>;
+
+export type IdOf<D extends { id: Resource["id"] }> = D["id"] extends "text" ? string : number;
