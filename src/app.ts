@@ -23,6 +23,7 @@ import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { referenceRoutes } from "./routes/reference.ts";
 import type { Storage } from "./storage/storage.ts";
 
 export interface Deps {
@@ -77,6 +78,7 @@ export function createApp(deps: Deps) {
     deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
   });
   app.route("/", healthRoutes(deps));
+  app.route("/docs", referenceRoutes());
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
   const { publicUrl } = deps.links;
   app.route(

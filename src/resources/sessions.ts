@@ -36,7 +36,7 @@ export const sessions = defineResource({
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
     shape: () => ({ email: z.string().max(254), password: z.string().max(1024) }),
     required: ["email", "password"],
-    throws: ["login-failed"],
+    throws: ["login-failed", "too-many-requests"],
     extra: { token: z.string() },
     async before({ sql }, input) {
       if (input.email === undefined || input.password === undefined) return;

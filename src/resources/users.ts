@@ -6,7 +6,12 @@ import { Problem } from "../problems.ts";
 import { type Context, defineResource, type Input, isOwnerOrAdmin } from "../rest/define.ts";
 import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
 
-export const email = z.string().trim().max(254).meta({ format: "email" }).pipe(z.email());
+export const email = z
+  .string()
+  .trim()
+  .max(254)
+  .meta({ format: "email", pattern: z.regexes.email.source })
+  .pipe(z.email());
 export const password = z.string().min(8).max(128);
 
 /** Hashing is slow: it happens before the transaction. */

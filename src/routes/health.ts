@@ -2,6 +2,7 @@
 import { Hono } from "hono";
 import type { Sql } from "../db/client.ts";
 import { Problem } from "../problems.ts";
+import { methodNotAllowed } from "../rest/http.ts";
 
 export function healthRoutes({ sql }: { sql: Sql }) {
   return new Hono()
@@ -15,5 +16,7 @@ export function healthRoutes({ sql }: { sql: Sql }) {
         });
       }
       return c.json({ status: "ready" });
-    });
+    })
+    .all("/healthz", methodNotAllowed("GET, HEAD"))
+    .all("/readyz", methodNotAllowed("GET, HEAD"));
 }

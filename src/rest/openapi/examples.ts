@@ -52,8 +52,8 @@ export function exampleOf(schema: JsonSchema, resolve: (ref: string) => JsonSche
         Object.entries((schema.properties ?? {}) as JsonSchema).map(([key, child]) => [key, inner(child, key)]),
       );
     case "array":
-      if (Array.isArray(schema.prefixItems)) return schema.prefixItems.map((item) => inner(item));
-      return schema.items && Object.keys(schema.items).length > 0 ? [inner(schema.items, name)] : [];
+      if (!schema.items || Object.keys(schema.items).length === 0) return [];
+      return Array.from({ length: Number(schema.minItems ?? 1) || 1 }, () => inner(schema.items, name));
     case "integer":
     case "number":
       return smallest(schema);

@@ -108,19 +108,21 @@ export function idParameter(resource: Resource): Parameter {
   };
 }
 
+const etags = '^(\\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$';
+
 export const ifMatch: Parameter = {
   name: "If-Match",
   in: "header",
   description:
     "ETags as answered, or `*`: writes only while nobody else has written since. Progress and counters do not count as writes.",
-  schema: { type: "string" },
+  schema: { type: "string", pattern: etags },
 };
 
 export const ifNoneMatch: Parameter = {
   name: "If-None-Match",
   in: "header",
   description: "ETags as answered: 304 while the object still is as it was",
-  schema: { type: "string" },
+  schema: { type: "string", pattern: etags },
 };
 
 export const idempotencyKey: Parameter = {

@@ -7,8 +7,6 @@ export const promises = {
   idempotency: false,
   /** 429 with `Retry-After`, and the RateLimit headers on every answer. */
   rateLimits: false,
-  /** 429 for log-ins that failed too often. */
-  loginThrottle: false,
 };
 
 export type Promises = typeof promises;

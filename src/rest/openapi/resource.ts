@@ -40,7 +40,11 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
     description: `What the caller may see, page by page. A parameter that is not listed here is a 400, so that a typing error never passes for "no condition".`,
     token: reading,
     parameters: listParameters(resource),
-    answers: { 200: json(ref(`${type}Page`), `A page of ${name}`) },
+    answers: {
+      200: json(ref(`${type}Page`), `A page of ${name}`),
+      // Filters may be long: 200 values of long names go beyond what an HTTP server reads.
+      431: { description: "The URL and the headers are above 16 KB; answered before the API, without a body" },
+    },
     problems: ["invalid-query"],
   });
   add(`GET ${path}/{id}`, {
@@ -62,9 +66,8 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
     if (create.extra) schemas[answered] = objectSchema(resource, create.extra);
     schemas[`${type}Create`] = inputSchema(create.shape, create.required, create);
     const isLogin = name === "sessions";
-    const problems: ProblemCode[] = [...(create.throws ?? [])];
+    const problems: ProblemCode[] = ["invalid-query", ...(create.throws ?? [])];
     if (create.by === "admins" || create.adminFields) problems.push("forbidden");
-    if (isLogin && promises.loginThrottle) problems.push("too-many-requests");
     if (isLogin && promises.idempotency) problems.push("idempotency-key-refused");
     const one = ref(`${type}Create`);
     const several = { type: "array", items: one, minItems: 1, maxItems: maxBulk };
@@ -99,7 +102,7 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
       parameters: [idParameter(resource), ifMatch],
       body: jsonBody(ref(`${type}Patch`), patchTypes),
       answers: { 200: json(ref(type), "As it is now", { ETag: header("ETag") }) },
-      problems: ["forbidden", "not-found", "precondition-failed", ...(patch.throws ?? [])],
+      problems: ["invalid-query", "forbidden", "not-found", "precondition-failed", ...(patch.throws ?? [])],
     });
   }
   if (remove) {
@@ -109,7 +112,7 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
       token: "required",
       parameters: [idParameter(resource), ifMatch],
       answers: { 204: { description: "It is gone" } },
-      problems: ["forbidden", "not-found", "precondition-failed", ...(remove.throws ?? [])],
+      problems: ["invalid-query", "forbidden", "not-found", "precondition-failed", ...(remove.throws ?? [])],
     });
   }
   if (isBulk) describeBulk(resource, add, schemas);

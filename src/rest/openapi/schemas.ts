@@ -20,6 +20,12 @@ function tidy(zodSchema: z.core.$ZodType, json: JsonSchema): void {
   if (json.format === "date-time") delete json.pattern;
   if (json.minimum === Number.MIN_SAFE_INTEGER) delete json.minimum;
   if (json.maximum === Number.MAX_SAFE_INTEGER) delete json.maximum;
+  // A tuple of one kind is a list of fixed length, which more tools understand.
+  const parts = json.prefixItems as JsonSchema[] | undefined;
+  if (parts && new Set(parts.map((part) => JSON.stringify(part))).size === 1) {
+    delete json.prefixItems;
+    Object.assign(json, { items: parts[0], minItems: parts.length, maxItems: parts.length });
+  }
   // What is trimmed must hold something else than white space.
   const checks = (zodSchema._zod.def as { checks?: { _zod: { def: { check: string } } }[] }).checks ?? [];
   const isTrimmed = checks.some((check) => check._zod.def.check === "overwrite");
