@@ -19,9 +19,27 @@ export async function readJson(request: Request, types: string[] = ["application
   } catch (error) {
     throw new Problem("malformed-json", { detail: `The body is not valid JSON: ${(error as Error).message}` });
   }
-  // PostgreSQL cannot store it in text, and nobody means it.
-  if (/\\u0000/.test(text)) throw new Problem("malformed-json", { detail: "The body holds a NUL character" });
+  if (!isStorable(text)) {
+    throw new Problem("malformed-json", { detail: "The body holds a NUL character or half a surrogate pair" });
+  }
   return value;
+}
+
+/**
+ * Whether PostgreSQL can keep every text of this valid JSON as it is: it knows neither NUL nor half a surrogate pair.
+ * Only escapes can bring them in. Reads the text, not the value, whose depth is the caller's to choose.
+ */
+function isStorable(json: string): boolean {
+  if (!/\\u(0000|d[89a-f])/i.test(json)) return true;
+  let highEndsAt = -1;
+  for (const { 0: escape, index } of json.matchAll(/\\(?:u[0-9a-f]{4}|.)/gi)) {
+    const unit = escape.length === 6 ? Number.parseInt(escape.slice(2), 16) : -1;
+    const isLow = unit >= 0xdc00 && unit <= 0xdfff;
+    // A low half stands right behind a high one, and nothing else may.
+    if (unit === 0 || isLow !== (highEndsAt === index) || (highEndsAt !== -1 && !isLow)) return false;
+    highEndsAt = unit >= 0xd800 && unit <= 0xdbff ? index + escape.length : -1;
+  }
+  return highEndsAt === -1;
 }
 
 async function readText(request: Request): Promise<string> {

@@ -58,7 +58,11 @@ export async function list(resource: Resource, query: URLSearchParams, context: 
 
 /** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
 export function parseId(resource: Resource, text: string): number | string {
-  if (resource.id === "text") return text;
+  if (resource.id === "text") {
+    // PostgreSQL takes no NUL in a text, not even to find nothing by it.
+    if (text.includes("\0")) throw notFound(resource, text);
+    return text;
+  }
   if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > maxId) throw notFound(resource, text);
   return Number(text);
 }

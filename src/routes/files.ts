@@ -5,6 +5,7 @@ import type { Context, Input } from "../rest/define.ts";
 import { type Env, methodNotAllowed } from "../rest/http.ts";
 import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
 import { contentDisposition } from "../storage/disposition.ts";
+import { isKey } from "../storage/keys.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
 import { readSafetensorsHeader } from "../storage/safetensors.ts";
@@ -52,6 +53,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   routes.get("/:key", async (c) => {
     const context = c.get("context");
     const key = c.req.param("key");
+    if (!isKey(key)) throw notFound(key);
     const query = new URL(c.req.url).searchParams;
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${key}
@@ -67,6 +69,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     const { sql, viewer } = c.get("context");
     if (viewer.id === null) throw new Problem("token-required");
     const key = c.req.param("key");
+    if (!isKey(key)) throw notFound(key);
     const [file] = await sql<{ user_id: number | null; is_used: boolean; is_public: boolean }[]>`
       select user_id, is_file_used(key) as is_used, is_file_public(key, user_id) as is_public
       from files where key = ${key}
