@@ -43,7 +43,7 @@ export function listParameters(resource: Resource): Parameter[] {
 const unions = "Commas unite (`a,b`: a or b); repeating the parameter intersects (`a` and `b`)";
 
 function filterParameter(name: string, filter: Filter): Parameter {
-  const { what, value, example } = describeFilter(name, filter);
+  const { what, value } = describeFilter(name, filter);
   const seen = filter.see ? ` Only ${filter.see === "admin" ? "admins" : "owners and admins"} may ask.` : "";
   return {
     name,
@@ -52,8 +52,8 @@ function filterParameter(name: string, filter: Filter): Parameter {
     // Exploded: each item is one occurrence of the parameter, and holds a union.
     style: "form",
     explode: true,
+    // No example: a reference page would fill it in, and each would be a condition.
     schema: { type: "array", minItems: 1, maxItems: maxValues, items: value },
-    example,
   };
 }
 
@@ -62,16 +62,15 @@ function joined(pattern: string): JsonSchema {
   return { type: "string", pattern: `^(${pattern})(,(${pattern}))*$` };
 }
 
-function describeFilter(name: string, filter: Filter): { what: string; value: JsonSchema; example: string[] } {
+function describeFilter(name: string, filter: Filter): { what: string; value: JsonSchema } {
   switch (filter.kind) {
     case "id":
       return {
         what: `Rows by \`${name}\`; an id that does not exist is a condition that nothing meets`,
         value: joined("[0-9]{1,15}"),
-        example: ["1,2"],
       };
     case "boolean":
-      return { what: `Rows by \`${name}\``, value: joined("true|false"), example: ["true"] };
+      return { what: `Rows by \`${name}\``, value: joined("true|false") };
     case "enum": {
       const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
       const words = [...new Set(choices.flatMap(({ value, label }) => [value, label.zh]))];
@@ -80,17 +79,15 @@ function describeFilter(name: string, filter: Filter): { what: string; value: Js
       return {
         what: `Rows by \`${name}\`: ${choices.map(({ value }) => `\`${value}\``).join(", ")}${also ? `; also ${also}` : ""}`,
         value: joined(words.map((word) => word.replaceAll(".", "\\.")).join("|")),
-        example: [choices[0]?.value ?? ""],
       };
     }
     case "tag":
       return {
-        what: "Rows that carry the tag, compared without case",
+        what: "Rows that carry the tag, compared without case (`tag=動物,植物&tag=水彩`: 動物 or 植物, and 水彩)",
         value: joined(textPattern),
-        example: ["動物,植物", "水彩"],
       };
     case "text":
-      return { what: `Rows whose \`${name}\` is exactly this`, value: joined(textPattern), example: ["text"] };
+      return { what: `Rows whose \`${name}\` is exactly this`, value: joined(textPattern) };
   }
 }
 
