@@ -12,7 +12,7 @@ import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import { type Env, isNotModified, methodNotAllowed, refuseQuery } from "./rest/http.ts";
 import type { Links } from "./rest/links.ts";
 import { createDocument } from "./rest/openapi.ts";
 import { checkOrigin } from "./rest/origin.ts";
@@ -138,15 +138,7 @@ function resourceRoutes(resource: Resource, deps: Deps) {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (
-      !isLive &&
-      c.req
-        .header("if-none-match")
-        ?.split(",")
-        .some((tag) => tag.trim() === etag)
-    ) {
-      return c.body(null, 304, { ETag: etag });
-    }
+    if (!isLive && isNotModified(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return c.json(object, 200, { ETag: etag });
   });
   if (resource.patch) {

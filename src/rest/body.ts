@@ -32,12 +32,12 @@ export async function readJson(request: Request, types: string[] = ["application
 function isStorable(json: string): boolean {
   if (!/\\u(0000|d[89a-f])/i.test(json)) return true;
   let highEndsAt = -1;
-  for (const { 0: escape, index } of json.matchAll(/\\(?:u[0-9a-f]{4}|.)/gi)) {
-    const unit = escape.length === 6 ? Number.parseInt(escape.slice(2), 16) : -1;
+  for (const { 0: sequence, index } of json.matchAll(/\\(?:u[0-9a-f]{4}|.)/gi)) {
+    const unit = sequence.length === 6 ? Number.parseInt(sequence.slice(2), 16) : -1;
     const isLow = unit >= 0xdc00 && unit <= 0xdfff;
     // A low half stands right behind a high one, and nothing else may.
     if (unit === 0 || isLow !== (highEndsAt === index) || (highEndsAt !== -1 && !isLow)) return false;
-    highEndsAt = unit >= 0xd800 && unit <= 0xdbff ? index + escape.length : -1;
+    highEndsAt = unit >= 0xd800 && unit <= 0xdbff ? index + sequence.length : -1;
   }
   return highEndsAt === -1;
 }

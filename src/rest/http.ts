@@ -21,6 +21,12 @@ export function methodNotAllowed(allow: string) {
   };
 }
 
+/** Whether `If-None-Match` names this ETag. Weakly, as RFC 9110 has it: a proxy that compresses makes `W/` of ours. */
+export function isNotModified(ifNoneMatch: string | null | undefined, etag: string): boolean {
+  const named = ifNoneMatch?.split(",").map((tag) => tag.trim()) ?? [];
+  return named.some((tag) => tag === "*" || tag === etag || tag === `W/${etag}`);
+}
+
 /** @throws Problem "invalid-query": a detail takes no parameters, and a typing error must not pass for a filter */
 export function refuseQuery(query: URLSearchParams): void {
   const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "a detail takes no parameters" }));

@@ -2,7 +2,7 @@
 import { Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed } from "../rest/http.ts";
+import { type Env, isNotModified, methodNotAllowed } from "../rest/http.ts";
 import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { isKey } from "../storage/keys.ts";
@@ -172,8 +172,7 @@ async function sendFile(
     "X-Content-Type-Options": "nosniff",
     "Content-Disposition": fileName ? contentDisposition(fileName) : "inline",
   };
-  const noneMatch = request.headers.get("if-none-match");
-  if (noneMatch?.split(",").some((tag) => [etag, `W/${etag}`, "*"].includes(tag.trim()))) {
+  if (isNotModified(request.headers.get("if-none-match"), etag)) {
     return new Response(null, { status: 304, headers });
   }
   const options = { ttlSeconds: directSeconds, contentType: file.content_type, fileName };

@@ -118,8 +118,8 @@ export const ifMatch: Parameter = {
 export const ifNoneMatch: Parameter = {
   name: "If-None-Match",
   in: "header",
-  description: "ETags as answered: 304 while the object still is as it was",
-  schema: { type: "string", pattern: etags },
+  description: "ETags as answered: 304 while the object still is as it was. What is no ETag is passed over.",
+  schema: { type: "string" },
 };
 
 export const idempotencyKey: Parameter = {
