@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Sql } from "../db/client.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { builtin, type EntryName, type FieldName, type Parameter, type ParameterValue } from "./builtin.ts";
+import { limitText } from "./text.ts";
 
 export type Entry = Record<string, Parameter>;
 /** Fields are looked up by name, so a field that an entry lacks is a bug that shows at once. */
@@ -158,7 +159,7 @@ function buildSchema(parameter: Parameter): z.ZodType {
     case "string": {
       const values = parameter.enum?.map((c) => c.value);
       if (values) return z.enum(values as [string, ...string[]]);
-      return z.string().max(parameter.maxLength ?? 10_000);
+      return limitText(z.string(), parameter.maxLength ?? 10_000);
     }
     case "boolean":
       return z.boolean();

@@ -1,5 +1,6 @@
 /** What several definitions share: names, tags, labels of work, and how stored files are shown and referred to. */
 import { z } from "zod";
+import { limitText } from "../params/text.ts";
 import type { Fault } from "../problems.ts";
 import type { Context, Field, Row, Sort } from "../rest/define.ts";
 import { maxId } from "../rest/limits.ts";
@@ -12,15 +13,10 @@ export const updatedAt = { schema: instant } satisfies Field;
 export const reference = z.int().positive().max(maxId);
 export const nullableReference = reference.nullable();
 
-export const name = z
-  .string()
-  .trim()
-  .min(1)
-  .max(120)
-  .meta({ examples: ["布穀鳥"] });
+export const name = limitText(z.string().trim().min(1), 120).meta({ examples: ["布穀鳥"] });
 /** A name as it is answered. */
 export const shownName = { schema: z.string().meta({ examples: ["布穀鳥"] }) } satisfies Field;
-export const longText = z.string().max(10_000);
+export const longText = limitText(z.string(), 10_000);
 
 /** `createdAt` and `updatedAt` newest first, `name` by code point whatever the database's collation. */
 export const commonSorts = {
@@ -39,11 +35,13 @@ export const tagName = z
   })
   .transform((text) => text.normalize("NFKC").trim())
   .pipe(
-    z
-      .string()
-      .min(1)
-      .max(60)
-      .regex(/^[^,]*$/, "must hold no comma"),
+    limitText(
+      z
+        .string()
+        .min(1)
+        .regex(/^[^,]*$/, "must hold no comma"),
+      60,
+    ),
   );
 export const tagsInput = z.array(tagName).max(100);
 export const tags = {

@@ -1,5 +1,6 @@
 /** Data sets: pictures with captions, in an order, to train models on. Private to their owner until published. */
 import { z } from "zod";
+import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, defineResource, type Input, isOwnerOrAdmin, ownedOrPublic, type Row } from "../rest/define.ts";
 import {
@@ -23,7 +24,7 @@ const shape = () => ({
   name,
   info: longText,
   images: z.array(z.string().min(1).max(2000)).max(10_000),
-  captions: z.record(z.string(), z.string().max(2000).nullable()),
+  captions: z.record(z.string(), limitText(z.string(), 2000).nullable()),
   public: z.boolean(),
   tags: tagsInput,
 });

@@ -3,6 +3,7 @@ import { randomInt } from "node:crypto";
 import { z } from "zod";
 import { addJob } from "../db/queue.ts";
 import { type Catalogue, pickSchemas } from "../params/catalogue.ts";
+import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
 import { findFile, keyOfPath, longText, name, reference, resolvePicture, tagsInput, toTagIds } from "./common.ts";
@@ -37,7 +38,7 @@ export const imageFields = [
 export const modelShape = (catalogue: Catalogue) => ({
   name,
   type: catalogue.schema("model", "type"),
-  trigger_words: z.string().max(1000),
+  trigger_words: limitText(z.string(), 1000),
   info: longText,
   base_model: catalogue.schema("model", "base_model"),
   epochs: catalogue.schema("model", "epochs"),
@@ -61,11 +62,7 @@ export const imageShape = (catalogue: Catalogue) => ({
     "seed",
     "strength",
   ]),
-  prompt: z
-    .string()
-    .trim()
-    .min(1)
-    .max(catalogue.get("image", "prompt").maxLength ?? 10_000),
+  prompt: limitText(z.string().trim().min(1), catalogue.get("image", "prompt").maxLength ?? 10_000),
   from_image: z.string().min(1).max(2000).nullable(),
   model_id: reference.nullable(),
   base_model: catalogue.schema("image", "base_model"),

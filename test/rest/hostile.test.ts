@@ -40,3 +40,10 @@ test("a reference beyond what an id can be is one to nothing", async () => {
   const image = await app.call("POST", "/api/images", { token, body: { prompt: "a lake", model_id: 2 ** 53 - 1 } });
   expect(image.status).toBe(422);
 });
+
+test.each([
+  { what: "120 characters beyond the basic plane", name: "🎨".repeat(120), status: 201 },
+  { what: "121 characters", name: "🎨".repeat(121), status: 422 },
+])("a name of $what: $status", async ({ name, status }) => {
+  expect((await app.call("POST", "/api/datasets", { token, body: { images: [], name } })).status).toBe(status);
+});
