@@ -107,6 +107,8 @@ test("an older state is passed over, also after the connection was made anew", a
   while (socket.count() < 2) await Bun.sleep(1);
   socket.say(frame("snapshot", 4, { id: 1, name: "four" }));
   socket.say(frame("update", 5, { name: "five" }));
+  // Let the reader take what it was given, before anything newer can hide it.
+  await Bun.sleep(1);
   socket.say(frame("update", 6, { name: "six" }));
   expect((await second).value).toEqual({ version: 6, object: { id: 1, name: "six" } } as never);
   await states.return();
