@@ -47,3 +47,12 @@ test.each([
 ])("a name of $what: $status", async ({ name, status }) => {
   expect((await app.call("POST", "/api/datasets", { token, body: { images: [], name } })).status).toBe(status);
 });
+
+test.each([
+  { what: "64 characters before the @", email: `${"a".repeat(64)}@example.com`, status: 201 },
+  { what: "65 characters before the @", email: `${"a".repeat(65)}@example.com`, status: 422 },
+  { what: "a label of 64 characters", email: `a@${"b".repeat(64)}.com`, status: 422 },
+  { what: "a label of 63 characters", email: `a@${"b".repeat(63)}.com`, status: 201 },
+])("an email address with $what: $status", async ({ email, status }) => {
+  expect((await app.call("POST", "/api/users", { body: { email, password: "long enough" } })).status).toBe(status);
+});
