@@ -2,9 +2,11 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { Logger as GraphileLogger, type Runner, run, type TaskList } from "graphile-worker";
+import type { Sql } from "../src/db/client.ts";
 import { addJob } from "../src/db/queue.ts";
 import { beat, heldBy, release, resign, sweepLeases } from "../src/pool/lease.ts";
 import { LeaseLost } from "../src/pool/outcome.ts";
+import { foldWaiting } from "../src/search/entries.ts";
 import { createCancelRun } from "./cancel-run.ts";
 import { createDeleteFiles } from "./delete-files.ts";
 import { createDispatch } from "./dispatch.ts";
@@ -67,6 +69,9 @@ export async function startWorker(
     // Held but not run: its job has failed for good. Another may try.
     for (const taskId of held.keys()) if (!running.has(taskId)) await release(sql, taskId, worker.id);
     await sweepLeases(sql);
+    // What lists are kept fast by: see sql/0013_lists.sql to 0015_search.sql.
+    await sql`select fold_counts(), fold_uses()`;
+    await sql.begin((tx) => foldWaiting(tx as unknown as Sql));
   };
   const stopPulse = repeat(beatMs, pulse, log);
   const stopProbes = repeat(

@@ -21,6 +21,8 @@ interface TaskRow {
   type: "train" | "infer";
   user_id: number;
   model_id: number | null;
+  /** The task was ordered with a model, which may have been deleted since. */
+  wants_model: boolean;
 }
 
 /** Why a task cannot be prepared: told to its owner. */
@@ -37,7 +39,9 @@ export function createPrepareTask(deps: JobDeps) {
     const { sql } = deps;
     const { task_id } = payloadSchema.parse(payload);
     const [task] = await sql<TaskRow[]>`
-      select id, type, user_id, model_id from tasks where id = ${task_id} and status = 'initial'
+      select id, type, user_id, model_id, params->>'model_id' is not null as wants_model
+      from tasks
+      where id = ${task_id} and status = 'initial'
     `;
     if (!task) return;
     try {
@@ -110,7 +114,7 @@ async function prepareTraining(deps: JobDeps, task: TaskRow): Promise<string[]> 
 async function prepareInference(deps: JobDeps, task: TaskRow): Promise<string[]> {
   const { sql } = deps;
   const keys: string[] = [];
-  if (task.model_id !== null) {
+  if (task.wants_model) {
     const [model] = await sql<{ model_path: string }[]>`
       select m.model_path
       from models m

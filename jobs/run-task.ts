@@ -72,7 +72,9 @@ export function createRunTask(deps: JobDeps, running: RunningTasks) {
 async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<void> {
   const { sql, log } = deps;
   const [task] = await sql<TaskRow[]>`
-    select id, type, user_id, model_id, base_model, attempts from tasks where id = ${lease.taskId}
+    select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts
+    from tasks
+    where id = ${lease.taskId}
   `;
   const server = await findServer(sql, lease.serverId);
   if (!task || !server) return;
@@ -207,7 +209,7 @@ async function makeCover(
 async function infer(run: Attempt): Promise<void> {
   const { deps, lease, task, server, model } = run;
   const { sql, storage } = deps;
-  if (task.model_id !== null && !model?.model_path) throw new EngineError("bad-input", "The model has been deleted");
+  if (task.wants_model && !model?.model_path) throw new EngineError("bad-input", "The model has been deleted");
   const images = await pendingImages(sql, task.id);
   const [counted] = await sql<{ count: number }[]>`select count(*) from images where task_id = ${task.id}`;
   const total = Math.max(1, counted?.count ?? 1);
@@ -231,7 +233,6 @@ async function infer(run: Attempt): Promise<void> {
         returning id
       `;
       if (!kept) await addJob(tx, "delete-files", { keys: [file.key, file.thumbnailKey] });
-      if (kept && model) await tx`update models set uses = uses + 1 where id = ${model.id}`;
       if (index === images.length - 1) await finish(tx, lease, { status: "success" });
     });
   }

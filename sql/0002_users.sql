@@ -1,6 +1,6 @@
 create table users (
   id            int generated always as identity primary key,
-  name          text not null,
+  name          text collate "C" not null,
   email         text not null,
   password_hash text not null,
   admin         boolean not null default false,
@@ -37,7 +37,7 @@ comment on column sessions.id is 'Public: it names the session in URLs and is no
 comment on column sessions.token_hash is 'SHA-256 of the bearer token, the only trace of it.';
 create index sessions_by_user on sessions (user_id, created_at desc);
 create index sessions_expiring on sessions (expires_at);
-call watch_table('sessions', array['status']);
+call watch_table('sessions', array['status'], array['expires_at']);
 
 -- Whoever may no longer log in, and whoever has a new password, loses the sessions that are open. The caller's own
 -- session survives a change of its password: the API names it in `atelier.keep_session`.

@@ -1,6 +1,6 @@
 create table tags (
   id         int generated always as identity primary key,
-  name       text not null,
+  name       text collate "C" not null,
   revision   int not null default 1,
   version    int not null default 1,
   created_at timestamptz not null default now(),
@@ -33,9 +33,3 @@ begin
   ) found;
   return ids;
 end $$;
-
-create function tag_names(ids int[]) returns text[] language sql stable parallel safe as $$
-  select coalesce(array_agg(t.name order by place), '{}')
-  from unnest(ids) with ordinality as given (id, place)
-  join tags t on t.id = given.id
-$$;

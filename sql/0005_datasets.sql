@@ -1,6 +1,6 @@
 create table datasets (
   id         int generated always as identity primary key,
-  name       text not null,
+  name       text collate "C" not null,
   info       text not null default '',
   images     text[] not null default '{}',
   captions   jsonb not null default '{}',
@@ -20,7 +20,5 @@ comment on column datasets.images is 'In order: /api/files/{key} for what we sto
 comment on column datasets.captions is 'From an element of images to its caption.';
 comment on column datasets.report is 'What the last training made of each picture: [{url, status, detail}].';
 create index datasets_by_user on datasets (user_id, id);
-create index datasets_public on datasets (id) where public;
-create index datasets_by_tag on datasets using gin (tag_ids);
 create index datasets_by_image on datasets using gin (images);
 call watch_table('datasets', array['name', 'info', 'images', 'captions', 'public', 'tag_ids', 'user_id']);

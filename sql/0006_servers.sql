@@ -1,6 +1,6 @@
 create table servers (
   id                 int generated always as identity primary key,
-  name               text not null,
+  name               text collate "C" not null,
   type               text not null,
   engine             text,
   ip                 text not null,
@@ -37,4 +37,4 @@ comment on column servers.checkpoints is 'From a base model (SD1.5, SD2) to the 
 comment on column servers.facts is 'What the last probe reported: version, devices, capabilities.';
 comment on column servers.failures is 'Probes and attempts that failed in a row since it last answered.';
 call watch_table('servers', array['name', 'type', 'engine', 'ip', 'port', 'tls', 'tls_ca', 'slots', 'status',
-  'username', 'password_sealed', 'private_key_sealed', 'host_key', 'checkpoints']);
+  'username', 'password_sealed', 'private_key_sealed', 'host_key', 'checkpoints'], array['error']);

@@ -1,6 +1,6 @@
 create table models (
   id            int generated always as identity primary key,
-  name          text not null,
+  name          text collate "C" not null,
   info          text not null default '',
   type          text not null,
   trigger_words text not null default '',
@@ -39,11 +39,10 @@ comment on column models.epochs is 'Training steps.';
 comment on column models.manifest is 'The exact pictures of the training: [{hash, caption, url}].';
 comment on column models.task_id is 'The training that the status and progress are taken from.';
 create index models_by_user on models (user_id, id);
-create index models_public on models (id) where public;
-create index models_by_tag on models using gin (tag_ids);
 create index models_by_dataset on models (dataset_id) where dataset_id is not null;
 create index models_by_file on models (model_path) where model_path is not null;
 create index models_by_cover on models (image) where image is not null;
 create index models_by_task on models (task_id) where task_id is not null;
 create index models_by_server on models (server_id) where server_id is not null;
-call watch_table('models', array['name', 'info', 'trigger_words', 'image', 'public', 'tag_ids', 'user_id']);
+call watch_table('models', array['name', 'info', 'trigger_words', 'image', 'public', 'tag_ids', 'user_id'],
+  array['status', 'model_path']);

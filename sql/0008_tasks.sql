@@ -1,6 +1,6 @@
 create table tasks (
   id          int generated always as identity primary key,
-  name        text not null,
+  name        text collate "C" not null,
   type        text not null,
   status      text not null default 'initial',
   progress    int not null default 0,
@@ -39,14 +39,13 @@ comment on column tasks.lease_epoch is 'Fencing number: an update carrying an ol
 comment on column tasks.input_keys is 'Stored files that the task reads: kept for it until it ends.';
 comment on column tasks.metrics is 'Loss over the training: [[step, loss], …], thinned to a few hundred points.';
 create index tasks_by_user on tasks (user_id, id);
-create index tasks_public on tasks (id) where public;
 create index tasks_by_model on tasks (model_id) where model_id is not null;
 create index tasks_by_server on tasks (server_id) where server_id is not null;
 create index tasks_by_input on tasks using gin (input_keys);
 create index tasks_waiting on tasks (type, priority desc, id) where status = 'waiting';
 create index tasks_unfinished on tasks (status, id) where status in ('initial', 'ready', 'waiting', 'running');
 alter table models add constraint models_task foreign key (task_id) references tasks on delete set null;
-call watch_table('tasks', array['name', 'public', 'priority', 'user_id']);
+call watch_table('tasks', array['name', 'public', 'priority', 'user_id'], array['status']);
 
 create table workers (
   id         text primary key,

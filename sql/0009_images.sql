@@ -1,6 +1,6 @@
 create table images (
   id                  int generated always as identity primary key,
-  name                text not null,
+  name                text collate "C" not null,
   width               int not null,
   height              int not null,
   prompt              text not null,
@@ -41,14 +41,12 @@ create table images (
 comment on column images.from_image is 'Picture to start from: /api/files/{key} for what we store, else an absolute http(s) URL.';
 comment on column images.strength is 'Share of from_image that may change, 0 to 1.';
 create index images_by_user on images (user_id, id);
-create index images_public on images (id) where public;
-create index images_by_tag on images using gin (tag_ids);
-create index images_by_model on images (model_id, id) where model_id is not null;
+create index images_by_model on images (model_id) where model_id is not null;
 create index images_by_task on images (task_id, id) where task_id is not null;
 create index images_by_file on images (file_key) where file_key is not null;
 create index images_by_thumbnail on images (thumbnail_key) where thumbnail_key is not null;
 create index images_by_source on images (from_image) where from_image is not null;
-call watch_table('images', array['name', 'public', 'tag_ids', 'user_id']);
+call watch_table('images', array['name', 'public', 'tag_ids', 'user_id'], array['status', 'file_key']);
 
 -- A model carries the status and progress of its training; images follow their task until each has its own outcome.
 -- What was canceled shows as an error of class "canceled": only tasks know that status. A model that keeps an older
@@ -84,13 +82,16 @@ create trigger c_mirror after update of status, progress, error on tasks
 create function spread_tag() returns trigger language plpgsql as $$
 begin
   if tg_op = 'UPDATE' then
-    update datasets set revision = revision + 1 where tag_ids @> array[new.id];
-    update models set revision = revision + 1 where tag_ids @> array[new.id];
-    update images set revision = revision + 1 where tag_ids @> array[new.id];
+    update datasets set revision = revision + 1 where id in (select row_id from dataset_tags where tag_id = new.id);
+    update models set revision = revision + 1 where id in (select row_id from model_tags where tag_id = new.id);
+    update images set revision = revision + 1 where id in (select row_id from image_tags where tag_id = new.id);
   else
-    update datasets set tag_ids = array_remove(tag_ids, old.id) where tag_ids @> array[old.id];
-    update models set tag_ids = array_remove(tag_ids, old.id) where tag_ids @> array[old.id];
-    update images set tag_ids = array_remove(tag_ids, old.id) where tag_ids @> array[old.id];
+    update datasets set tag_ids = array_remove(tag_ids, old.id)
+    where id in (select row_id from dataset_tags where tag_id = old.id);
+    update models set tag_ids = array_remove(tag_ids, old.id)
+    where id in (select row_id from model_tags where tag_id = old.id);
+    update images set tag_ids = array_remove(tag_ids, old.id)
+    where id in (select row_id from image_tags where tag_id = old.id);
   end if;
   return null;
 end $$;

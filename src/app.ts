@@ -1,6 +1,6 @@
 /** The HTTP API: middleware, resources, routes and the error handler. Does not listen. */
 import { randomUUID } from "node:crypto";
-import { Hono } from "hono";
+import { Hono, type Context as HonoContext } from "hono";
 import type { Logger } from "pino";
 import type { Secrets } from "./auth/secrets.ts";
 import { findViewer, guest, readToken } from "./auth/viewer.ts";
@@ -10,14 +10,19 @@ import type { CatalogueSource } from "./params/catalogue.ts";
 import { Problem, problemOfDatabase } from "./problems.ts";
 import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
+import { toResponse } from "./rest/answer.ts";
 import { readJson } from "./rest/body.ts";
 import type { Context, Resource } from "./rest/define.ts";
-import { type Env, isNotModified, methodNotAllowed, refuseQuery } from "./rest/http.ts";
+import { matchesNone } from "./rest/etag.ts";
+import { type Env, refuseQuery } from "./rest/http.ts";
+import { answerOnce, canonicalJson, refuseKey } from "./rest/idempotency.ts";
+import { readIds } from "./rest/input.ts";
 import type { Links } from "./rest/links.ts";
+import { checkMethod } from "./rest/methods.ts";
 import { createDocument } from "./rest/openapi.ts";
 import { checkOrigin } from "./rest/origin.ts";
-import { detail, list } from "./rest/read.ts";
-import { create, patch, remove } from "./rest/write.ts";
+import { detail, list, parseId } from "./rest/read.ts";
+import { create, patch, remove, type Target } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
 import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
@@ -77,13 +82,14 @@ export function createApp(deps: Deps) {
     const ms = Math.round(performance.now() - started);
     deps.log.debug({ requestId: c.get("requestId"), method, path, status: c.res.status, ms }, "request");
   });
+  app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
   app.route("/docs", referenceRoutes());
   app.use("/api/*", checkOrigin(deps.config.allowedOrigins, deps.links.publicUrl));
   const { publicUrl } = deps.links;
   app.route(
     "/api/openapi.json",
-    documentRoutes(() => createDocument({ resources, others: describeRoutes(), routes: app.routes, publicUrl })),
+    documentRoutes(() => createDocument({ resources, others: describeRoutes(), publicUrl })),
   );
   app.use("/api/*", async (c, next) => {
     // Logging in looks at no token: a stale one must not keep anybody out.
@@ -118,46 +124,81 @@ export function createApp(deps: Deps) {
   return app;
 }
 
-/** The five generic handlers of one resource. */
+/** The five generic handlers of one resource, and their bulk forms. */
 function resourceRoutes(resource: Resource, deps: Deps) {
   const routes = new Hono<Env>();
+  const mergePatch = ["application/json", "application/merge-patch+json"];
+  const isBulk = resource.isBulk === true;
 
   routes.get("/", async (c) => c.json(await list(resource, new URL(c.req.url).searchParams, c.get("context"))));
   if (resource.create) {
+    const { by, isSecret } = resource.create;
     routes.post("/", async (c) => {
-      if (resource.create?.by !== "guests" && c.get("viewer").id === null) throw new Problem("token-required");
+      if (by !== "guests") requireToken(c);
       const body = await readJson(c.req.raw);
-      const { object, etag, id } = await create(resource, body, c.get("context"));
-      return c.json(object, 201, { Location: `/api/${resource.name}/${id}`, ETag: etag });
+      refuseQuery(new URL(c.req.url).searchParams);
+      if (isSecret) refuseKey(c);
+      return answerOnce(c, canonicalJson(body), (once) => create(resource, body, c.get("context"), once));
     });
   }
-  routes.all("/", methodNotAllowed(resource.create ? "GET, HEAD, POST" : "GET, HEAD"));
+  if (isBulk && resource.patch) {
+    routes.patch("/", async (c) => {
+      requireToken(c);
+      const body = await readJson(c.req.raw, mergePatch);
+      return toResponse(await patch(resource, readBulk(resource, c), body, c.get("context")));
+    });
+  }
+  if (isBulk && resource.remove) {
+    routes.delete("/", async (c) => {
+      requireToken(c);
+      await remove(resource, readBulk(resource, c), c.get("context"));
+      return c.body(null, 204);
+    });
+  }
 
   const isLive = Object.values(resource.fields).some((field) => field.live);
   routes.get("/:id", async (c) => {
     refuseQuery(new URL(c.req.url).searchParams);
     const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
-    if (!isLive && isNotModified(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
+    if (!isLive && matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return c.json(object, 200, { ETag: etag });
   });
   if (resource.patch) {
     routes.patch("/:id", async (c) => {
-      if (c.get("viewer").id === null) throw new Problem("token-required");
-      const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
-      const ifMatch = c.req.header("if-match") ?? null;
-      const { object, etag } = await patch(resource, c.req.param("id"), body, c.get("context"), ifMatch);
+      requireToken(c);
+      const body = await readJson(c.req.raw, mergePatch);
+      const answer = await patch(resource, readOne(resource, c), body, c.get("context"), c.req.header("if-match"));
       if (resource.name === "params") deps.catalogue.forget();
-      return c.json(object, 200, { ETag: etag });
+      return toResponse(answer);
     });
   }
   if (resource.remove) {
     routes.delete("/:id", async (c) => {
-      await remove(resource, c.req.param("id"), c.get("context"), c.req.header("if-match") ?? null);
+      requireToken(c);
+      await remove(resource, readOne(resource, c), c.get("context"), c.req.header("if-match"));
       return c.body(null, 204);
     });
   }
-  const allowed = ["GET", "HEAD", ...(resource.patch ? ["PATCH"] : []), ...(resource.remove ? ["DELETE"] : [])];
-  routes.all("/:id", methodNotAllowed(allowed.join(", ")));
   return routes;
+}
+
+/** Asked before the body is read: what a guest sends is not worth parsing. */
+function requireToken(c: HonoContext<Env>): void {
+  if (c.get("viewer").id === null) throw new Problem("token-required");
+}
+
+function readOne(resource: Resource, c: HonoContext<Env>): Target {
+  refuseQuery(new URL(c.req.url).searchParams);
+  return { ids: [parseId(resource, c.req.param("id") ?? "")], isBulk: false };
+}
+
+/** @throws Problem "precondition-refused": one ETag cannot speak for many objects */
+function readBulk(resource: Resource, c: HonoContext<Env>): Target {
+  if (c.req.header("if-match") !== undefined) {
+    throw new Problem("precondition-refused", {
+      detail: "If-Match speaks of one object; patch or delete it by its path",
+    });
+  }
+  return { ids: readIds(resource, new URL(c.req.url).searchParams), isBulk: true };
 }

@@ -26,6 +26,7 @@ const environment = z.object({
   S3_ACCESS_KEY_ID: optional,
   S3_SECRET_ACCESS_KEY: optional,
   SECRET_KEY: optional.pipe(z.string().min(32, "must have at least 32 characters").optional()),
+  NEW_SECRET_KEY: optional.pipe(z.string().min(32, "must have at least 32 characters").optional()),
   ADMIN_EMAIL: optional.pipe(z.email().optional()),
   ADMIN_PASSWORD: optional.pipe(z.string().min(8).max(128).optional()),
   SIGNUP: z.enum(["open", "closed"]).default("open"),
@@ -49,12 +50,7 @@ export class ConfigError extends Error {
  * @throws ConfigError naming every wrong variable
  */
 export function readConfig(env: Record<string, string | undefined>) {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
-  const parsed = environment.safeParse(given);
-  if (!parsed.success) {
-    throw new ConfigError(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; "));
-  }
-  const e = parsed.data;
+  const e = parse(environment, env);
   if (e.S3_ENDPOINT && !(e.S3_BUCKET && e.S3_ACCESS_KEY_ID && e.S3_SECRET_ACCESS_KEY)) {
     throw new ConfigError("S3_ENDPOINT is set: S3_BUCKET, S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY must be set too");
   }
@@ -81,6 +77,8 @@ export function readConfig(env: Record<string, string | undefined>) {
         : null,
     /** Null: made once in `dataDir`, see `readSecretKey`. */
     secretKey: e.SECRET_KEY ?? null,
+    /** For `rotate-key` alone; null: it makes one. */
+    newSecretKey: e.NEW_SECRET_KEY ?? null,
     adminEmail: e.ADMIN_EMAIL ?? null,
     adminPassword: e.ADMIN_PASSWORD ?? null,
     isSignupOpen: e.SIGNUP === "open",
@@ -93,6 +91,44 @@ export function readConfig(env: Record<string, string | undefined>) {
   };
 }
 
+const clientEnvironment = z.object({
+  ATELIER_URL: z.url({ protocol: /^https?$/ }).default("http://127.0.0.1:3000"),
+  // As tokens are made; anything else could not be sent, and an error about it might show it.
+  ATELIER_TOKEN: optional.pipe(
+    z
+      .string()
+      .regex(/^[\w-]+$/, "is no token")
+      .optional(),
+  ),
+});
+
+/** Every variable and its default as text (null: none), for the README's table. */
+export function listSettings(): { name: string; value: string | null }[] {
+  return [environment, clientEnvironment].flatMap(({ shape }) =>
+    Object.entries(shape).map(([name, schema]) => {
+      const value = schema.parse(undefined);
+      return { name, value: value === undefined || String(value) === "" ? null : String(value) };
+    }),
+  );
+}
+
+/**
+ * What clients of ours read: where the API is, and the token to show there (null: a guest).
+ *
+ * @throws ConfigError naming every wrong variable
+ */
+export function readClientConfig(env: Record<string, string | undefined>): { url: string; token: string | null } {
+  const { ATELIER_URL, ATELIER_TOKEN } = parse(clientEnvironment, env);
+  return { url: ATELIER_URL.replace(/\/+$/, ""), token: ATELIER_TOKEN ?? null };
+}
+
+function parse<Shape extends z.ZodType>(shape: Shape, env: Record<string, string | undefined>): z.output<Shape> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = shape.safeParse(given);
+  if (parsed.success) return parsed.data;
+  throw new ConfigError(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; "));
+}
+
 /**
  * The key that everything secret is derived from: `SECRET_KEY`, or a random one kept in `DATA_DIR/secret-key` (mode
  * 0600), made by whichever process comes first.
@@ -100,11 +136,15 @@ export function readConfig(env: Record<string, string | undefined>) {
 export function readSecretKey(config: Config): string {
   if (config.secretKey) return config.secretKey;
   mkdirSync(config.dataDir, { recursive: true });
-  const path = join(config.dataDir, "secret-key");
+  const path = secretKeyPath(config.dataDir);
   try {
     writeFileSync(path, randomBytes(32).toString("base64url"), { flag: "wx", mode: 0o600 });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   }
   return readFileSync(path, "utf8").trim();
+}
+
+export function secretKeyPath(dataDir: string): string {
+  return join(dataDir, "secret-key");
 }

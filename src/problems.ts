@@ -3,7 +3,9 @@
 export const problemTable = {
   "malformed-json": [400, "The body is not valid JSON"],
   "invalid-query": [400, "The query is not valid"],
+  "idempotency-key-invalid": [400, "The Idempotency-Key is malformed"],
   "idempotency-key-refused": [400, "No Idempotency-Key is accepted here"],
+  "precondition-refused": [400, "No If-Match is accepted here"],
   "token-invalid": [401, "The token is wrong, expired or revoked"],
   "token-required": [401, "This needs a token"],
   "login-failed": [401, "The email or the password is wrong"],
@@ -25,6 +27,7 @@ export const problemTable = {
   "too-large": [413, "The body is too large"],
   "unsupported-media-type": [415, "The body's type is not supported"],
   invalid: [422, "The request is well formed but invalid"],
+  "idempotency-key-reused": [422, "The Idempotency-Key belongs to another request"],
   "too-many-requests": [429, "Too many requests"],
   internal: [500, "Something went wrong on our side"],
   "storage-unavailable": [503, "The file storage does not answer"],
@@ -78,10 +81,10 @@ export function invalid(pointer: string, detail: string): Problem {
 }
 
 /** Broken constraints that a caller can cause, so that no query runs just to ask first. */
-const constraints: Record<string, () => Problem> = {
+const constraints: Record<string, (value: string | null) => Problem> = {
   users_email_unique: () => new Problem("email-taken"),
   users_last_admin: () => new Problem("last-admin"),
-  tags_name_unique: () => new Problem("name-taken"),
+  tags_name_unique: (name) => new Problem("name-taken", { detail: `The name ${name ?? ""} is taken` }),
   servers_name_unique: () => new Problem("name-taken"),
   servers_address_unique: () => new Problem("conflict", { detail: "Another server has this ip and port" }),
   leases_server_id_fkey: () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" }),
@@ -92,9 +95,10 @@ const connectionErrors = /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|EPIPE|CONNECTION_|
 
 /** The problem behind an error of the database, or null when it is a bug. */
 export function problemOfDatabase(error: unknown): Problem | null {
-  const { code, constraint_name: constraint } = (error ?? {}) as { code?: string; constraint_name?: string };
-  const known = constraint === undefined ? undefined : constraints[constraint];
-  if (known) return known();
+  const { code, constraint_name, detail } = (error ?? {}) as Record<string, string | undefined>;
+  const known = constraint_name === undefined ? undefined : constraints[constraint_name];
+  // `Key (lower(name))=(forest) already exists.`: what the caller wrote, which tells the one of a bulk from the others.
+  if (known) return known(/=\((.*)\) already exists/s.exec(detail ?? "")?.[1] ?? null);
   if (typeof code === "string" && connectionErrors.test(code)) {
     return new Problem("database-unavailable", { headers: { "Retry-After": "2" }, cause: error });
   }

@@ -27,6 +27,15 @@ export async function addJob<Name extends keyof Jobs>(
   `;
 }
 
+/** Adds a job for each payload, in one statement. */
+export async function addJobs<Name extends keyof Jobs>(sql: Sql, name: Name, payloads: Jobs[Name][]): Promise<void> {
+  if (payloads.length === 0) return;
+  await sql`
+    select graphile_worker.add_job(${name}, payload, max_attempts := 12)
+    from json_array_elements(${sql.json(payloads as never)}::json) payload
+  `;
+}
+
 export function dispatchSoon(sql: Sql): Promise<void> {
   return addJob(sql, "dispatch", {}, { key: "dispatch" });
 }

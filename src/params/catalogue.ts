@@ -100,7 +100,7 @@ export function checkOverrides(name: EntryName, overrides: Overrides): void {
   const errors: Fault[] = [];
   const entry: Entry = builtin[name];
   for (const [field, given] of Object.entries(overrides)) {
-    const own = entry[field];
+    const own = Object.hasOwn(entry, field) ? entry[field] : undefined;
     const pointer = `/value/${field}`;
     if (!own) {
       errors.push({ pointer, detail: `is not a parameter of ${name}; there are: ${Object.keys(entry).join(", ")}` });

@@ -9,6 +9,8 @@ export interface TaskRow {
   type: "train" | "infer";
   user_id: number;
   model_id: number | null;
+  /** The task was ordered with a model, which may have been deleted since. */
+  wants_model: boolean;
   base_model: "SD1.5" | "SD2";
   attempts: number;
 }

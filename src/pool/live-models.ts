@@ -21,16 +21,24 @@ export function createLiveModels(sql: Sql, secrets: Secrets) {
   return (serverId: number): Promise<{ type: string; name: string }[]> => {
     const known = cache.get(serverId);
     if (known && performance.now() - known.at < cacheMs) return known.models;
-    const models = ask(sql, secrets, serverId).catch(() => []);
+    const models = ask(sql, secrets, serverId)
+      .catch(() => [])
+      .then((found) => {
+        // Not committed yet, or gone: no answer to remember.
+        if (found === null) cache.delete(serverId);
+        return found ?? [];
+      });
     cache.set(serverId, { at: performance.now(), models });
     return models;
   };
 }
 
+/** Null when there is no such server. */
 async function ask(sql: Sql, secrets: Secrets, serverId: number) {
   const server = await findServer(sql, serverId);
-  const driver = server?.engine ? driverOf(server.engine) : null;
-  if (!server || !driver) return [];
+  if (!server) return null;
+  const driver = server.engine ? driverOf(server.engine) : null;
+  if (!driver) return [];
   const found = await driver.listModels(toTarget(server, secrets), AbortSignal.timeout(timeoutMs));
   return Object.entries(labels).flatMap(([kind, type]) =>
     found[kind as keyof EngineModels].map((name) => ({ type, name })),

@@ -13,7 +13,7 @@ export interface Follower {
   close(code: number, reason: string): void;
 }
 
-export const closeCodes = { gone: 1000, goingAway: 1001, sessionEnded: 4401 } as const;
+export const closeCodes = { gone: 1000, goingAway: 1001, tryAgain: 1013, sessionEnded: 4401 } as const;
 
 /** One topic's changes are sent at most five times a second; those in between are merged. */
 const mergeMs = 200;
@@ -21,17 +21,25 @@ const mergeMs = 200;
 const settleMs = 5;
 const liveMs = 5_000;
 
+/** An object as a group's viewer sees it. */
+interface State {
+  version: number;
+  data: Record<string, unknown>;
+}
+
 /** Sockets of one session (or of all guests) on one topic: they see the same. */
 interface Group {
   viewer: Viewer;
   followers: Set<Follower>;
-  last: { version: number; data: Record<string, unknown> } | null;
+  last: State | null;
 }
 
 interface Topic {
   resource: Resource;
   id: number | string;
   groups: Map<string, Group>;
+  /** Followers on their way in: the topic must hear of changes already. */
+  joining: number;
   timer: ReturnType<typeof setTimeout> | null;
   sentAt: number;
   /** Reads of one topic run one after the other: an older state never overtakes a newer one. */
@@ -64,12 +72,13 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
     topic.queue = topic.queue.then(work).catch((error) => {
       // The database may be away: the gap's end sends everything again, and so does a retry meanwhile.
       log.warn({ err: error, topic: keyOf(topic.resource.name, topic.id) }, "a topic could not be read");
+      forgetUnused(topic);
       if (topics.has(keyOf(topic.resource.name, topic.id))) setTimeout(() => schedule(topic), 1_000);
     });
     return topic.queue;
   }
 
-  async function read(topic: Topic, viewer: Viewer): Promise<Group["last"]> {
+  async function read(topic: Topic, viewer: Viewer): Promise<State | null> {
     const context = await contextFor(viewer);
     const row = await findRow(topic.resource, topic.id, context);
     if (!row) return null;
@@ -91,14 +100,19 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
         continue;
       }
       group.last = now;
-      const address = { name: topic.resource.name, id: topic.id, version: now.version };
-      if (isSnapshot || before === null) {
-        send(group.followers, { type: "snapshot", ...address, data: now.data });
-        continue;
-      }
-      const data = changedFields(before.data, now.data);
-      if (data) send(group.followers, { type: "update", ...address, data });
+      tell(topic, group.followers, isSnapshot ? null : before, now);
     }
+  }
+
+  /** What has changed since `before`; all of it when that is null, or when the viewer's new role takes fields away. */
+  function tell(topic: Topic, followers: Iterable<Follower>, before: Group["last"], now: State): void {
+    const address = { name: topic.resource.name, id: topic.id, version: now.version };
+    if (before === null || Object.keys(before.data).some((field) => !(field in now.data))) {
+      send(followers, { type: "snapshot", ...address, data: now.data });
+      return;
+    }
+    const data = changedFields(before.data, now.data);
+    if (data) send(followers, { type: "update", ...address, data });
   }
 
   /** The object is gone, or out of this viewer's sight. */
@@ -109,11 +123,12 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
 
   function close(topic: Topic, key: string, group: Group, code: number, reason: string): void {
     topic.groups.delete(key);
-    if (topic.groups.size === 0) forget(topic);
+    forgetUnused(topic);
     for (const follower of group.followers) follower.close(code, reason);
   }
 
-  function forget(topic: Topic): void {
+  function forgetUnused(topic: Topic): void {
+    if (topic.groups.size > 0 || topic.joining > 0) return;
     if (topic.timer) clearTimeout(topic.timer);
     topics.delete(keyOf(topic.resource.name, topic.id));
   }
@@ -149,27 +164,34 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
       if (!resource) return;
       let topic = topics.get(keyOf(name, id));
       if (!topic) {
-        topic = { resource, id, groups: new Map(), timer: null, sentAt: 0, queue: Promise.resolve() };
+        topic = { resource, id, groups: new Map(), joining: 0, timer: null, sentAt: 0, queue: Promise.resolve() };
         topics.set(keyOf(name, id), topic);
       }
       const joined = topic;
+      joined.joining += 1;
       enqueue(joined, async () => {
+        let now: State | null;
+        try {
+          now = await read(joined, viewer);
+        } catch (error) {
+          follower.close(closeCodes.tryAgain, "the object could not be read");
+          throw error;
+        } finally {
+          joined.joining -= 1;
+        }
         const group = joined.groups.get(groupKey(viewer)) ?? { viewer, followers: new Set(), last: null };
-        const now = await read(joined, viewer);
         if (now === null) {
           send([follower], { type: "delete", name, id });
           follower.close(closeCodes.gone, "the object is gone");
-          if (joined.groups.size === 0) forget(joined);
+          forgetUnused(joined);
           return;
         }
         // Those who were there already get what changed meanwhile, the new one all of it.
-        const missed = group.last && changedFields(group.last.data, now.data);
-        if (missed) send(group.followers, { type: "update", name, id, version: now.version, data: missed });
+        tell(joined, group.followers, group.last, now);
         group.last = now;
         group.followers.add(follower);
         joined.groups.set(groupKey(viewer), group);
-        topics.set(keyOf(name, id), joined);
-        send([follower], { type: "snapshot", name, id, version: now.version, data: now.data });
+        tell(joined, [follower], null, now);
       });
     },
 
@@ -180,7 +202,7 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
         for (const [key, group] of topic.groups) {
           if (group.followers.delete(follower) && group.followers.size === 0) topic.groups.delete(key);
         }
-        if (topic.groups.size === 0) forget(topic);
+        forgetUnused(topic);
       });
     },
 

@@ -2,11 +2,20 @@
 import { z } from "zod";
 import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
-import { type Context, defineResource, type Input, isOwnerOrAdmin, ownedOrPublic, type Row } from "../rest/define.ts";
+import {
+  type Columns,
+  type Context,
+  defineResource,
+  type Input,
+  isOwnerOrAdmin,
+  ownedOrPublic,
+  type Row,
+} from "../rest/define.ts";
 import {
   commonSorts,
   createdAt,
   id,
+  insertAll,
   longText,
   name,
   prepareFiles,
@@ -16,8 +25,9 @@ import {
   shownName,
   tags,
   tagsInput,
-  toTagIds,
+  toTagIdsOfAll,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 
 const shape = () => ({
@@ -29,8 +39,10 @@ const shape = () => ({
   tags: tagsInput,
 });
 
+type Captions = Record<string, string | null>;
+
 /** Replaces URLs by their canonical form, once each; captions may name a picture by any form of its URL. */
-async function check(context: Context, input: Input, faults: Fault[], row?: Row): Promise<void> {
+async function check(context: Context, input: Input, faults: Fault[], rows: Row[] = []): Promise<void> {
   if (Array.isArray(input.images)) {
     const resolved = new Set<string>();
     for (const [index, url] of (input.images as string[]).entries()) {
@@ -39,32 +51,26 @@ async function check(context: Context, input: Input, faults: Fault[], row?: Row)
     }
     input.images = [...resolved];
   }
-  if (input.captions) {
-    const images = (input.images ?? row?.images ?? []) as string[];
-    const captions: Record<string, string> = { ...(row?.captions as Record<string, string>) };
-    for (const [url, text] of Object.entries(input.captions as Record<string, string | null>)) {
-      const pointer = `/captions/${url.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-      const canonical = await resolvePicture(context, url, pointer, faults);
-      if (canonical === null) continue;
-      if (!images.includes(canonical)) faults.push({ pointer, detail: "is not one of the images" });
-      if (text === null) delete captions[canonical];
-      else captions[canonical] = text;
-    }
-    input.captions = captions;
+  if (!input.captions) return;
+  const shown = input.images ? [new Set(input.images as string[])] : rows.map((row) => new Set(row.images as string[]));
+  const captions: Captions = {};
+  for (const [url, text] of Object.entries(input.captions as Captions)) {
+    const pointer = `/captions/${url.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+    const canonical = await resolvePicture(context, url, pointer, faults);
+    if (canonical === null) continue;
+    if (shown.length > 0 && shown.every((images) => images.has(canonical))) captions[canonical] = text;
+    else faults.push({ pointer, detail: "is not one of the images" });
   }
+  input.captions = captions;
 }
 
-async function toColumns(context: Context, { tags: names, ...input }: Input, row?: Row): Promise<Input> {
-  const columns: Input = { ...input };
-  if (names !== undefined) columns.tag_ids = await toTagIds(context, names);
-  const images = (input.images ?? row?.images ?? []) as string[];
-  const captions = (input.captions ?? row?.captions ?? {}) as Record<string, string>;
-  if (input.images || input.captions) {
-    columns.captions = context.sql.json(
-      Object.fromEntries(Object.entries(captions).filter(([url]) => images.includes(url))),
-    );
-  }
-  return columns;
+/** The columns of one row, or of rows yet to be. Captions merge into what is there; null takes one away. */
+function toColumns({ sql }: Context, { captions, ...columns }: Columns, row?: Row): Columns {
+  if (captions === undefined && columns.images === undefined) return columns;
+  const images = new Set((columns.images ?? row?.images ?? []) as string[]);
+  const merged = { ...(row?.captions as Captions), ...(captions as Captions) };
+  const kept = Object.entries(merged).filter(([url, text]) => text !== null && images.has(url));
+  return { ...columns, captions: sql.json(Object.fromEntries(kept)) };
 }
 
 const show = (value: unknown, row: Row, context: Context) =>
@@ -76,6 +82,7 @@ export const datasets = defineResource({
   about: "Pictures with captions, in an order, to train models on. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: shownName,
@@ -118,6 +125,8 @@ export const datasets = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name"], tags: "dataset_tags", isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [...(row.images as string[]), ...(row.report as { url: string }[]).map((r) => r.url)]),
@@ -134,21 +143,34 @@ export const datasets = defineResource({
       },
     },
     check,
-    async insert(context, input) {
+    async insert(context, inputs) {
       const { sql, viewer } = context;
-      const columns = { name: "Data set", ...(await toColumns(context, input)), user_id: viewer.id };
-      const [row] = await sql<{ id: number }[]>`insert into datasets ${sql(columns as Input)} returning id`;
-      return { id: row?.id as number };
+      const tagIds = await toTagIdsOfAll(context, inputs);
+      const defaults = { name: "Data set", info: "", public: false, user_id: viewer.id };
+      const rows = inputs.map(({ tags: _names, ...input }, i) => ({
+        ...defaults,
+        ...toColumns(context, input),
+        tag_ids: tagIds[i],
+      }));
+      return insertAll(sql, "datasets", rows);
     },
   },
-  patch: { shape, check, change: toColumns },
+  patch: {
+    shape,
+    check,
+    async change(context, input, rows) {
+      const columns = await withTagIds(context, input);
+      const isShared = input.images === undefined && input.captions === undefined;
+      return isShared ? columns : rows.map((row) => toColumns(context, columns, row));
+    },
+  },
   remove: {
     throws: ["in-use"],
-    async before({ sql }, row) {
+    async before({ sql }, rows) {
       const [used] = await sql`
         select from tasks k
         join models m on m.task_id = k.id
-        where m.dataset_id = ${row.id}
+        where m.dataset_id = any (${rows.map((row) => row.id as number)}::int[])
           and k.status = 'initial'
         limit 1
       `;

@@ -11,12 +11,12 @@ import {
   nullableReference,
   prepareFiles,
   reference,
-  showFile,
   shownName,
+  showSource,
   tags,
   tagsInput,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addImages, checkImage, imageShape } from "./work.ts";
 
@@ -29,6 +29,7 @@ export const images = defineResource({
   about: "Pictures made, or being made, from a prompt. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: shownName,
@@ -40,7 +41,7 @@ export const images = defineResource({
     guidance_scale: { schema: storedSchema("image", "guidance_scale") },
     scheduler: { schema: storedSchema("image", "scheduler") },
     seed: { schema: storedSchema("image", "seed") },
-    from_image: { schema: z.string().nullable(), shape: showFile },
+    from_image: { schema: z.string().nullable(), shape: showSource },
     strength: { schema: storedSchema("image", "strength").nullable() },
     base_model: { schema: storedSchema("image", "base_model") },
     url: {
@@ -84,7 +85,13 @@ export const images = defineResource({
     },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "status", "scheduler", "base_model", "model_id"],
+    tags: "image_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.from_image as string | null]),
@@ -98,16 +105,14 @@ export const images = defineResource({
     },
     throws: ["model-not-ready"],
     check: checkImage,
-    async insert(context, input) {
-      const { imageIds } = await addImages(context, input, { count: 1 });
-      return { id: imageIds[0] as number };
+    async insert(context, inputs) {
+      const orders = inputs.map((input) => ({ input, count: 1 }));
+      return (await addImages(context, orders)).map(({ imageIds }) => ({ id: imageIds[0] as number }));
     },
   },
   patch: {
     shape: () => ({ name, tags: tagsInput, public: z.boolean() }),
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { storedSchema } from "../params/catalogue.ts";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
+import { all } from "../rest/pipeline.ts";
 import {
   commonSorts,
   createdAt,
@@ -14,8 +15,8 @@ import {
   showFile,
   shownName,
   tags,
-  toTagIds,
   updatedAt,
+  withTagIds,
 } from "./common.ts";
 import { addModel, checkModel, modelShape } from "./work.ts";
 
@@ -26,6 +27,7 @@ export const models = defineResource({
     "Models: trained here from a data set (`dataset_id`), or registered from an upload (`file`); POST needs one of the two. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: shownName,
@@ -72,7 +74,13 @@ export const models = defineResource({
     server_id: { kind: "id", column: "server_id" },
     name: { kind: "text", column: "name" },
   },
-  sorts: commonSorts,
+  sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
+  lists: {
+    counted: ["user_id", "name", "type", "status", "base_model", "dataset_id", "server_id"],
+    tags: "model_tags",
+    isOwned: true,
+  },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   prepare: prepareFiles((row) => [row.image as string | null]),
@@ -86,7 +94,7 @@ export const models = defineResource({
       register: { name: "布穀鳥", file: "/api/files/0b9c2f7e6d.safetensors", base_model: "SD1.5" },
     },
     check: checkModel,
-    insert: async (context, input) => ({ id: (await addModel(context, input)).modelId }),
+    insert: (context, inputs) => all(inputs, async (input) => ({ id: (await addModel(context, input)).modelId })),
   },
   patch: {
     shape(catalogue) {
@@ -96,9 +104,7 @@ export const models = defineResource({
     async check(context, input, faults) {
       if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
     },
-    async change(context, { tags: names, ...columns }) {
-      return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
-    },
+    change: withTagIds,
   },
   remove: {},
 });

@@ -25,15 +25,17 @@ export const params = defineResource({
   mayWrite: (viewer) => viewer.admin,
   patch: {
     shape: () => ({ value: overrideSchema }),
-    async change({ sql }, input, row) {
-      const [kept] = await sql<{ overrides: Overrides }[]>`select overrides from params where id = ${row.id as string}`;
+    async change({ sql }, input, [row]) {
+      const [kept] = await sql<
+        { overrides: Overrides }[]
+      >`select overrides from params where id = ${row?.id as string}`;
       const merged: Overrides = { ...kept?.overrides };
       // A merge patch two levels deep: null takes a change back.
       for (const [field, given] of Object.entries((input.value ?? {}) as Overrides)) {
         const next = { ...merged[field], ...given };
         merged[field] = Object.fromEntries(Object.entries(next).filter(([, value]) => value != null));
       }
-      checkOverrides(row.id as EntryName, merged);
+      checkOverrides(row?.id as EntryName, merged);
       return { overrides: sql.json(merged as never) };
     },
   },

@@ -102,32 +102,33 @@ export const servers = defineResource({
     required: ["name", "type", "ip", "port"],
     examples: { comfyui: { name: "gpu-1", type: "infer", ip: "192.0.2.7", port: 8188 } },
     throws: ["name-taken", "conflict"],
-    async insert(context, input) {
+    async insert(context, [input = {}]) {
       const { sql } = context;
       const columns = toColumns(context, input);
       const [row] = await sql<{ id: number }[]>`insert into servers ${sql(columns)} returning id`;
       await probeSoon(context, row?.id as number);
-      return { id: row?.id as number };
+      return [{ id: row?.id as number }];
     },
   },
   patch: {
     shape: (catalogue) => ({ ...shape(catalogue), status: z.enum(["closing", "ready"]) }),
     throws: ["name-taken", "conflict"],
-    async change(context, { status, ...input }, row) {
+    async change(context, { status, ...input }, [row]) {
       const columns = toColumns(context, input);
       const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
       const isReprobed = status === "ready" || address.some((field) => field in input);
       if (status === "closing") columns.status = "closing";
       // What was closing stays so until told to be ready; then, as after a new address, asking it decides.
-      else if (isReprobed && (status === "ready" || row.status !== "closing")) columns.status = "initial";
-      if (isReprobed) await probeSoon(context, row.id as number);
+      else if (isReprobed && (status === "ready" || row?.status !== "closing")) columns.status = "initial";
+      if (isReprobed) await probeSoon(context, row?.id as number);
       return columns;
     },
   },
   remove: {
     throws: ["in-use"],
-    async before({ sql }, row) {
-      const [lease] = await sql`select from leases where server_id = ${row.id} limit 1`;
+    async before({ sql }, rows) {
+      const [lease] =
+        await sql`select from leases where server_id = any (${rows.map((row) => row.id as number)}::int[]) limit 1`;
       if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
     },
   },

@@ -38,6 +38,7 @@ export const sessions = defineResource({
     required: ["email", "password"],
     throws: ["login-failed", "too-many-requests"],
     extra: { token: z.string() },
+    isSecret: true,
     async before({ sql }, input) {
       if (input.email === undefined || input.password === undefined) return;
       const [user] = await sql<{ id: number; password_hash: string; disabled: boolean }[]>`
@@ -47,17 +48,17 @@ export const sessions = defineResource({
       if (!user || !matches || user.disabled) throw new Problem("login-failed");
       input.user_id = user.id;
     },
-    async insert({ sql, client }, input) {
-      const userId = input.user_id as number;
+    async insert({ sql, client }, [input]) {
+      const userId = input?.user_id as number;
       const { id, token } = await openSession(sql, { userId, ip: client.ip, userAgent: client.userAgent });
-      return { id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } };
+      return [{ id, extra: { token }, viewer: { id: userId, admin: false, sessionId: id } }];
     },
   },
   patch: {
     shape: () => ({ status: z.enum(["active", "revoked"]) }),
     throws: ["session-revoked"],
-    async change({ sql }, { status }, row) {
-      if (status === undefined) return {};
+    async change({ sql }, { status }, [row]) {
+      if (status === undefined || !row) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };
       if (row.status === "revoked") throw new Problem("session-revoked");
       return { expires_at: sql`now() + interval '30 days'` };

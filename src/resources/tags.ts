@@ -1,6 +1,6 @@
 /** Tags: names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once. */
 import { defineResource } from "../rest/define.ts";
-import { commonSorts, createdAt, id, shownName, tagName, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, insertAll, shownName, tagName, updatedAt } from "./common.ts";
 
 export const tags = defineResource({
   name: "tags",
@@ -8,9 +8,12 @@ export const tags = defineResource({
   about: "Names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once.",
   id: "integer",
   owner: "null::int",
+  isBulk: true,
   fields: { id, name: shownName, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
+  lists: { counted: [], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   create: {
@@ -18,10 +21,7 @@ export const tags = defineResource({
     shape: () => ({ name: tagName }),
     required: ["name"],
     throws: ["name-taken"],
-    async insert({ sql }, input) {
-      const [row] = await sql<{ id: number }[]>`insert into tags (name) values (${input.name as string}) returning id`;
-      return { id: row?.id as number };
-    },
+    insert: ({ sql }, inputs) => insertAll(sql, "tags", inputs),
   },
   patch: { shape: () => ({ name: tagName }), throws: ["name-taken"], change: async (_context, input) => input },
   remove: {},

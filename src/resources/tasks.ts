@@ -1,16 +1,19 @@
 /** Tasks: what a user asked the GPU servers for, from acceptance to outcome. */
 import { z } from "zod";
-import { addJob, dispatchSoon } from "../db/queue.ts";
+import { addJobs, dispatchSoon } from "../db/queue.ts";
 import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import {
+  type Columns,
   type Context,
   defineResource,
   type Input,
   isOwnerOrAdmin,
   ownedOrPublic,
+  type Row,
   visibleReference,
 } from "../rest/define.ts";
+import { all } from "../rest/pipeline.ts";
 import {
   commonSorts,
   createdAt,
@@ -75,7 +78,7 @@ async function check(context: Context, input: Input, faults: Fault[]): Promise<v
 /** Training again is a write to the model: its owner's or an admin's. */
 async function checkTrainable(context: Context, modelId: number, faults: Fault[]): Promise<void> {
   const [model] = await context.sql<{ user_id: number; dataset_id: number | null }[]>`
-    select user_id, dataset_id from models t where id = ${modelId} and ${ownedOrPublic(context)} for update
+    select user_id, dataset_id from models t where id = ${modelId}::bigint and ${ownedOrPublic(context)} for update
   `;
   if (!model) faults.push({ pointer: "/model_id", detail: `there is no model ${modelId}` });
   else if (!context.viewer.admin && model.user_id !== context.viewer.id) {
@@ -85,62 +88,98 @@ async function checkTrainable(context: Context, modelId: number, faults: Fault[]
   }
 }
 
-async function insert(context: Context, given: Input): Promise<{ id: number }> {
-  const { type, count, priority, model_type, ...input } = given;
-  let taskId: number;
-  if (type === "infer") {
-    const options = { count: (count as number | undefined) ?? 1, taskName: input.name as string | undefined };
-    taskId = (await addImages(context, input, options)).taskId;
-  } else if (input.model_id !== undefined) {
+async function insert(context: Context, inputs: Input[]): Promise<{ id: number }[]> {
+  const inferences = inputs.filter(({ type }) => type === "infer");
+  const orders = inferences.map(({ type: _type, count, priority, ...input }) => ({
+    input,
+    count: (count as number | undefined) ?? 1,
+    taskName: input.name as string | undefined,
+    priority: priority as number | undefined,
+  }));
+  const ordered = await addImages(context, orders);
+  const taskIds = new Map(inferences.map((input, i) => [input, ordered[i]?.taskId]));
+  return all(inputs, async (input) => ({ id: taskIds.get(input) ?? (await insertTraining(context, input)) }));
+}
+
+async function insertTraining(context: Context, given: Input): Promise<number> {
+  const { type: _type, priority, model_type, ...input } = given;
+  let taskId: number | null;
+  if (input.model_id !== undefined) {
     taskId = await addTraining(context, input.model_id as number);
   } else {
     const added = await addModel(context, { ...input, ...(model_type === undefined ? {} : { type: model_type }) });
-    if (added.taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
     taskId = added.taskId;
   }
-  const columns: Input = {
+  if (taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
+  const columns: Columns = {
     ...(priority === undefined ? {} : { priority }),
-    ...(input.name && type === "train" ? { name: input.name } : {}),
+    ...(input.name ? { name: input.name } : {}),
   };
   if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
-  return { id: taskId };
+  return taskId;
 }
 
-/** Cancels or tries again, by the status asked for. */
-async function changeStatus({ sql }: Context, wanted: string, row: Input): Promise<Input> {
-  const status = row.status as string;
+/** Cancels or tries again, by the status asked for: what each task gets beside `columns`. */
+async function changeStatus(context: Context, wanted: string, columns: Columns, rows: Row[]): Promise<Columns[]> {
+  const { sql } = context;
+  const changing = rows.filter((row) =>
+    wanted === "canceled" ? row.status !== "canceled" : !unfinished.includes(row.status as string),
+  );
+  const success = changing.find((row) => row.status === "success");
+  if (success) {
+    throw wanted === "canceled"
+      ? new Problem("conflict", { detail: `Task ${success.id} has ended with success` })
+      : new Problem("task-not-retryable", { detail: `Task ${success.id} has succeeded; it cannot go again` });
+  }
   if (wanted === "canceled") {
-    if (status === "canceled") return {};
-    if (!unfinished.includes(status)) throw new Problem("conflict", { detail: `The task has ended with ${status}` });
-    return { status: "canceled", finished_at: sql`now()` };
+    const failed = changing.find((row) => row.status === "error");
+    if (failed) throw new Problem("conflict", { detail: `Task ${failed.id} has ended with error` });
+    const canceled = { ...columns, status: "canceled", finished_at: sql`now()` };
+    return rows.map((row) => (changing.includes(row) ? canceled : columns));
   }
-  if (unfinished.includes(status)) return {};
-  if (status === "success") {
-    throw new Problem("task-not-retryable", {
-      detail: "The task has succeeded; only errors and canceled ones go again",
-    });
-  }
-  if (row.type === "train") {
-    const [model] =
-      await sql`update models set task_id = ${row.id as number} where id = ${row.model_id as number} returning id`;
-    if (!model) throw new Problem("task-not-retryable", { detail: "The task's model is gone" });
-  } else {
-    const [image] = await sql`select from images where task_id = ${row.id as number} limit 1`;
-    if (!image) throw new Problem("task-not-retryable", { detail: "The task's images are gone" });
-  }
-  const again = { progress: 0, error: null, finished_at: null, stage: null };
-  // What was prepared once, and still lies in our own storage, goes straight back into the queue.
-  const [inputs] = await sql<{ are_kept: boolean }[]>`
-    select waiting_at is not null and input_keys <@ array(select key from files where key = any (input_keys)) as are_kept
-    from tasks
-    where id = ${row.id as number}
+  const kept = await retry(context, changing);
+  const again = { ...columns, progress: 0, error: null, finished_at: null, stage: null };
+  const waiting = { ...again, status: "waiting", waiting_at: sql`now()` };
+  const initial = { ...again, status: "initial" };
+  return rows.map((row) => (!changing.includes(row) ? columns : kept.has(row.id) ? waiting : initial));
+}
+
+/**
+ * Sets ended tasks going again. What was prepared once, and still lies in our own storage, goes straight back into the
+ * queue.
+ * @returns the ids of those
+ * @throws Problem "task-not-retryable" when what a task makes is gone
+ */
+async function retry({ sql }: Context, rows: Row[]): Promise<Set<number | string>> {
+  const ids = rows.map((row) => row.id as number);
+  const outputs = await sql<{ id: number }[]>`
+    with retrained as (
+      update models m set task_id = k.id from tasks k
+      where k.id = any (${ids}::int[]) and k.type = 'train' and m.id = k.model_id
+      returning k.id
+    )
+    select id from retrained
+    union
+    select task_id from images where task_id = any (${ids}::int[])
   `;
-  if (inputs?.are_kept) {
-    await dispatchSoon(sql);
-    return { ...again, status: "waiting", waiting_at: sql`now()` };
-  }
-  await addJob(sql, "prepare-task", { task_id: row.id as number });
-  return { ...again, status: "initial" };
+  const found = new Set(outputs.map((row) => row.id));
+  const lost = ids.find((id) => !found.has(id));
+  if (lost) throw new Problem("task-not-retryable", { detail: `What task ${lost} makes is gone` });
+  const kept = await sql<{ id: number }[]>`
+    select id from tasks
+    where id = any (${ids}::int[])
+      and waiting_at is not null
+      and input_keys <@ array(select key from files where key = any (input_keys))
+  `;
+  const keptIds = new Set<number | string>(kept.map((row) => row.id));
+  if (kept.length > 0) await dispatchSoon(sql);
+  const rest = ids.filter((id) => !keptIds.has(id));
+  await addJobs(
+    sql,
+    "prepare-task",
+    rest.map((id) => ({ task_id: id })),
+  );
+  return keptIds;
 }
 
 export const tasks = defineResource({
@@ -150,6 +189,7 @@ export const tasks = defineResource({
     "What users asked the GPU servers for, from acceptance to outcome. `type: infer` takes the fields of an image and `count`; `type: train` those of a model (its own type as `model_type`), or `model_id` alone to train that model again. PATCH `status: canceled` cancels, `status: waiting` tries again.",
   id: "integer",
   owner: "t.user_id",
+  isBulk: true,
   fields: {
     id,
     name: shownName,
@@ -213,6 +253,8 @@ export const tasks = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
+  lists: { counted: ["user_id", "name", "type", "status", "base_model", "model_id", "server_id"], isOwned: true },
+  isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
   create: {
@@ -237,18 +279,21 @@ export const tasks = defineResource({
     }),
     adminFields: ["priority"],
     throws: ["conflict", "task-not-retryable", "training-under-way"],
-    async change(context, { status, ...columns }, row) {
-      return status === undefined ? columns : { ...columns, ...(await changeStatus(context, status as string, row)) };
+    async change(context, { status, ...columns }, rows) {
+      return status === undefined ? columns : changeStatus(context, status as string, columns, rows);
     },
   },
   remove: {
-    // Unfinished outputs go with the task: the cancel reaches its images first, finished ones stay.
-    async before({ sql }, row) {
+    // Unfinished outputs go with the task: the cancel reaches them first. Finished images stay, and so does a model that
+    // an earlier training has made.
+    async before({ sql }, rows) {
+      const ids = rows.map((row) => row.id as number);
       await sql`
         update tasks set status = 'canceled', finished_at = now()
-        where id = ${row.id} and status in ('initial', 'ready', 'waiting', 'running')
+        where id = any (${ids}::int[]) and status in ('initial', 'ready', 'waiting', 'running')
       `;
-      await sql`delete from images where task_id = ${row.id} and status <> 'success'`;
+      await sql`delete from images where task_id = any (${ids}::int[]) and status <> 'success'`;
+      await sql`delete from models where task_id = any (${ids}::int[]) and model_path is null`;
     },
   },
 });

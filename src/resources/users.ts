@@ -41,6 +41,8 @@ export const users = defineResource({
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: { createdAt: commonSorts.createdAt, name: commonSorts.name },
+  lists: { counted: ["name"], isOwned: false },
+  isSearchable: true,
   visible: ({ sql }) => sql`true`,
   mayWrite: isOwnerOrAdmin,
   create: {
@@ -49,18 +51,17 @@ export const users = defineResource({
     required: ["email", "password"],
     adminFields: ["admin", "disabled"],
     throws: ["forbidden", "email-taken"],
-    async before(context, input) {
-      if (!context.isSignupOpen && !context.viewer.admin) {
-        throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
-      }
-      await hashInput(context, input);
+    judge({ isSignupOpen, viewer }) {
+      if (isSignupOpen || viewer.admin) return;
+      throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
     },
-    async insert({ sql, viewer }, input) {
-      const address = input.email as string;
+    before: hashInput,
+    async insert({ sql, viewer }, [input]) {
+      const address = input?.email as string;
       const row = { name: address.split("@")[0]?.slice(0, 120), admin: false, disabled: false, ...input };
       const [user] = await sql<{ id: number }[]>`insert into users ${sql(row as Input)} returning id`;
       const created = user?.id as number;
-      return { id: created, viewer: viewer.admin ? viewer : { ...guest, id: created } };
+      return [{ id: created, viewer: viewer.admin ? viewer : { ...guest, id: created } }];
     },
   },
   patch: {
@@ -68,9 +69,10 @@ export const users = defineResource({
     adminFields: ["email", "password", "admin", "disabled"],
     throws: ["email-taken", "last-admin"],
     before: hashInput,
-    async change({ sql, viewer }, input, row) {
+    async change({ sql, viewer }, input, rows) {
       // An admin who sets the own password stays logged in.
-      if (viewer.id === row.id) await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
+      if (rows.some((row) => row.id === viewer.id))
+        await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
       return input;
     },
   },

@@ -1,12 +1,23 @@
 /** How work is ordered: the rows of a training or of pictures to make, and the job that carries them on. */
 import { randomInt } from "node:crypto";
 import { z } from "zod";
-import { addJob } from "../db/queue.ts";
+import { addJob, addJobs } from "../db/queue.ts";
 import { type Catalogue, pickSchemas } from "../params/catalogue.ts";
 import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
-import { findFile, keyOfPath, longText, name, reference, resolvePicture, tagsInput, toTagIds } from "./common.ts";
+import {
+  findFile,
+  insertAll,
+  keyOfPath,
+  longText,
+  name,
+  reference,
+  resolvePicture,
+  tagsInput,
+  toTagIds,
+  toTagIdsOfAll,
+} from "./common.ts";
 
 const seeds = 2 ** 31;
 
@@ -83,7 +94,7 @@ async function findReference(
   const [row] = await sql<Record<string, unknown>[]>`
     select ${sql(["id", ...columns])}
     from ${sql(table)} t
-    where id = ${wanted as number}
+    where id = ${wanted as number}::bigint
       and ${ownedOrPublic(context)}
     for key share
   `;
@@ -185,48 +196,76 @@ export async function checkImage(context: Context, input: Input, faults: Fault[]
   }
 }
 
-/** Inserts the images of one inference task, and the task. Seeds count up from the first, modulo 2^31. */
-export async function addImages(
-  context: Context,
-  given: Input,
-  options: { count: number; taskName?: string; priority?: number },
-): Promise<{ taskId: number; imageIds: number[] }> {
-  const { sql, viewer, catalogue } = context;
-  const { tags, ...input } = given;
+/** Pictures to make by one task. */
+export interface Order {
+  input: Input;
+  count: number;
+  /** The task's; the pictures' own name when left out. */
+  taskName?: string;
+  priority?: number;
+}
+
+/** Inserts the images of inference tasks, and the tasks. Seeds count up from the first, modulo 2^31. */
+export async function addImages(context: Context, orders: Order[]): Promise<{ taskId: number; imageIds: number[] }[]> {
+  if (orders.length === 0) return [];
+  const { sql, catalogue } = context;
+  const tagIds = await toTagIdsOfAll(
+    context,
+    orders.map(({ input }) => input),
+  );
+  const shared = orders.map(({ input }) => toImage(context, input));
+  const tasks = orders.map(({ count, taskName, priority }, i) => {
+    const image = shared[i] as Input;
+    return {
+      name: taskName ?? image.name,
+      type: "infer",
+      base_model: image.base_model,
+      priority: priority ?? catalogue.get("task", "priority").default ?? 0,
+      public: image.public,
+      user_id: image.user_id,
+      model_id: image.model_id,
+      params: sql.json({ ...image, count } as never),
+    };
+  });
+  const taskIds = (await insertAll(sql, "tasks", tasks)).map(({ id }) => id);
+  const rows = orders.flatMap(({ count }, i) =>
+    Array.from({ length: count }, (_, n) => ({
+      ...shared[i],
+      tag_ids: tagIds[i],
+      seed: ((shared[i]?.seed as number) + n) % seeds,
+      task_id: taskIds[i],
+    })),
+  );
+  const images = await insertAll(sql, "images", rows);
+  await addJobs(
+    sql,
+    "prepare-task",
+    taskIds.map((task_id) => ({ task_id })),
+  );
+  let next = 0;
+  return orders.map(({ count }, i) => {
+    const imageIds = images.slice(next, next + count).map(({ id }) => id);
+    next += count;
+    return { taskId: taskIds[i] as number, imageIds };
+  });
+}
+
+/** What the pictures of one task share; the seed is the first one's. */
+function toImage({ viewer, catalogue }: Context, { tags: _names, ...input }: Input): Input {
   const defaults = Object.fromEntries(
     ["width", "height", "negative_prompt", "num_inference_steps", "guidance_scale", "scheduler", "base_model"].map(
       (field) => [field, catalogue.get("image", field).default],
     ),
   );
-  const first = (input.seed as number | undefined) ?? randomInt(seeds);
-  const shared: Input = {
+  return {
     name: [...(input.prompt as string)].slice(0, 60).join(""),
+    public: false,
+    seed: randomInt(seeds),
     ...defaults,
     ...input,
     strength: input.from_image ? (input.strength ?? catalogue.get("image", "strength").default) : null,
     from_image: input.from_image ?? null,
     model_id: input.model_id ?? null,
-    tag_ids: await toTagIds(context, tags),
     user_id: viewer.id,
   };
-  const task: Input = {
-    name: options.taskName ?? shared.name,
-    type: "infer",
-    base_model: shared.base_model,
-    priority: options.priority ?? 0,
-    public: shared.public ?? false,
-    user_id: viewer.id,
-    model_id: shared.model_id,
-    params: sql.json({ ...shared, tag_ids: undefined, seed: first, count: options.count } as never),
-  };
-  const [added] = await sql<{ id: number }[]>`insert into tasks ${sql(task)} returning id`;
-  const taskId = added?.id as number;
-  const rows = Array.from({ length: options.count }, (_, i) => ({
-    ...shared,
-    seed: (first + i) % seeds,
-    task_id: taskId,
-  }));
-  const images = await sql<{ id: number }[]>`insert into images ${sql(rows as Input[])} returning id`;
-  await addJob(sql, "prepare-task", { task_id: taskId });
-  return { taskId, imageIds: images.map((image) => image.id) };
 }

@@ -2,6 +2,8 @@
 import { Problem } from "../problems.ts";
 
 export const maxJsonBytes = 8 * 1024 * 1024;
+/** No body of ours is deeper than five; what walks a value recursively must not run out of stack. */
+const maxDepth = 100;
 
 /**
  * @param types media types that are accepted
@@ -19,27 +21,39 @@ export async function readJson(request: Request, types: string[] = ["application
   } catch (error) {
     throw new Problem("malformed-json", { detail: `The body is not valid JSON: ${(error as Error).message}` });
   }
-  if (!isStorable(text)) {
-    throw new Problem("malformed-json", { detail: "The body holds a NUL character or half a surrogate pair" });
-  }
+  if (isDeep(value))
+    throw new Problem("malformed-json", { detail: `The body is nested deeper than ${maxDepth} levels` });
+  // Only escapes can bring them in: the bytes themselves are UTF-8, and JSON allows no bare control character.
+  if (/\\u(0000|d[89a-f])/i.test(text)) refuseUnstorable(value);
   return value;
 }
 
-/**
- * Whether PostgreSQL can keep every text of this valid JSON as it is: it knows neither NUL nor half a surrogate pair.
- * Only escapes can bring them in. Reads the text, not the value, whose depth is the caller's to choose.
- */
-function isStorable(json: string): boolean {
-  if (!/\\u(0000|d[89a-f])/i.test(json)) return true;
-  let highEndsAt = -1;
-  for (const { 0: sequence, index } of json.matchAll(/\\(?:u[0-9a-f]{4}|.)/gi)) {
-    const unit = sequence.length === 6 ? Number.parseInt(sequence.slice(2), 16) : -1;
-    const isLow = unit >= 0xdc00 && unit <= 0xdfff;
-    // A low half stands right behind a high one, and nothing else may.
-    if (unit === 0 || isLow !== (highEndsAt === index) || (highEndsAt !== -1 && !isLow)) return false;
-    highEndsAt = unit >= 0xd800 && unit <= 0xdbff ? index + sequence.length : -1;
+/** Level by level, without recursion. */
+function isDeep(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > maxDepth) return true;
+    level = level.flatMap((held) => (typeof held === "object" && held !== null ? Object.values(held) : []));
   }
-  return highEndsAt === -1;
+  return false;
+}
+
+/**
+ * NUL characters and halves of surrogate pairs, which PostgreSQL cannot store and nobody means. Without recursion,
+ * since a body may be nested deeper than the stack is.
+ * @throws Problem "malformed-json"
+ */
+function refuseUnstorable(value: unknown): void {
+  const open = [value];
+  while (open.length > 0) {
+    const next = open.pop();
+    if (typeof next === "string") {
+      if (next.includes("\0")) throw new Problem("malformed-json", { detail: "The body holds a NUL character" });
+      if (!next.isWellFormed()) throw new Problem("malformed-json", { detail: "The body holds half a surrogate pair" });
+    } else if (typeof next === "object" && next !== null) {
+      for (const [name, held] of Object.entries(next)) open.push(name, held);
+    }
+  }
 }
 
 async function readText(request: Request): Promise<string> {

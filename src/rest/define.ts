@@ -52,7 +52,8 @@ export type Filter =
   | { kind: "text"; column: string; see?: "owner" | "admin" }
   | { kind: "boolean"; column: string; see?: "owner" | "admin" }
   | { kind: "enum"; column: string; entry: EntryName; field: string; see?: "owner" | "admin" }
-  | { kind: "tag"; column: string; see?: "owner" | "admin" };
+  | { kind: "tag"; column: string; see?: "owner" | "admin" }
+  | { kind: "search"; see?: "owner" | "admin" };
 
 export interface Sort {
   /** Over the alias `t`; written here, never a caller's text. */
@@ -92,6 +93,13 @@ export interface Resource {
   sorts: Record<string, Sort>;
   /** SQL for whose a row is, over `t`. */
   owner: string;
+  /**
+   * How long lists stay fast (sql/0013_lists.sql): the columns that are counted by value, the table of tag postings,
+   * and whether rows are public or private. Absent for small tables, which are counted and sorted.
+   */
+  lists?: { counted: string[]; tags?: string; isOwned: boolean };
+  /** Searched by keywords, see src/search. */
+  isSearchable?: boolean;
   /** Only these viewers may list and read at all; others get 401 (guests) or 403. */
   readers?: "everyone" | "users";
   /** Which rows the viewer may see, over the alias `t`: the same text serves list, total, detail, write and socket. */
@@ -99,8 +107,12 @@ export interface Resource {
   mayWrite: (viewer: Viewer, row: Row) => boolean;
   /** Loads what the shapes need for a whole page at once. */
   prepare?: (context: Context, rows: Row[]) => Promise<void>;
+  /** Whether arrays may be posted, and PATCH and DELETE take `?id=1,2,3`: one transaction, all or nothing. */
+  isBulk?: boolean;
   create?: Throws & {
     by: "guests" | "users" | "admins";
+    /** Who may, beyond `by`. @throws Problem "forbidden" */
+    judge?: (context: Context) => void;
     shape: Shape;
     required: readonly string[];
     /** Exactly one of these must be there, beside `required`: for the document; `check` judges it. */
@@ -113,21 +125,42 @@ export interface Resource {
     before?: (context: Context, input: Input) => Promise<void>;
     /** What `insert` answers as `extra`. */
     extra?: Record<string, z.ZodType>;
-    /** `extra` is answered beside the object's fields, once. */
-    insert: (context: Context, input: Input) => Promise<{ id: number | string; extra?: Input; viewer?: Viewer }>;
+    /** Runs around `before` and the transaction, and may refuse before them: throttling. */
+    around?: Around;
+    /** All objects of a bulk, in their order; only one where the resource takes no bulks. */
+    insert: (context: Context, inputs: Input[]) => Promise<Made[]>;
+    /** The answer shows what must be stored nowhere: no Idempotency-Key is accepted. */
+    isSecret?: boolean;
   };
   patch?: Throws & {
     shape: Shape;
     adminFields?: readonly string[];
-    check?: (context: Context, input: Input, faults: Fault[], row: Row) => Promise<void>;
+    /** Once for all rows of a bulk. */
+    check?: (context: Context, input: Input, faults: Fault[], rows: Row[]) => Promise<void>;
     before?: (context: Context, input: Input) => Promise<void>;
-    /** The columns to set, or an empty object when the hook has done all. */
-    change: (context: Context, input: Input, row: Row) => Promise<Record<string, unknown>>;
+    around?: Around;
+    /**
+     * The columns to set: one object for all rows, or one for each row in their order. Rows that share an object are
+     * written by one statement; an empty object leaves its rows as they are.
+     */
+    change: (context: Context, input: Input, rows: Row[]) => Promise<Columns | Columns[]>;
   };
   remove?: Throws & {
-    before?: (context: Context, row: Row) => Promise<void>;
+    before?: (context: Context, rows: Row[]) => Promise<void>;
   };
 }
+
+export interface Made {
+  id: number | string;
+  /** Answered beside the object's fields, once. */
+  extra?: Input;
+  /** Who gets the answer, when the creation made it somebody else. */
+  viewer?: Viewer;
+}
+
+export type Columns = Record<string, unknown>;
+
+export type Around = <T>(context: Context, input: Input, work: () => Promise<T>) => Promise<T>;
 
 /** Keeps the definition's own type, from which `infer.ts` reads what callers get and give. */
 export function defineResource<const D extends Resource>(resource: D): D {

@@ -15,20 +15,8 @@ export interface Env {
   Variables: { requestId: string; viewer: Viewer; context: Context };
 }
 
-export function methodNotAllowed(allow: string) {
-  return () => {
-    throw new Problem("method-not-allowed", { detail: `Allowed: ${allow}`, headers: { Allow: allow } });
-  };
-}
-
-/** Whether `If-None-Match` names this ETag. Weakly, as RFC 9110 has it: a proxy that compresses makes `W/` of ours. */
-export function isNotModified(ifNoneMatch: string | null | undefined, etag: string): boolean {
-  const named = ifNoneMatch?.split(",").map((tag) => tag.trim()) ?? [];
-  return named.some((tag) => tag === "*" || tag === etag || tag === `W/${etag}`);
-}
-
-/** @throws Problem "invalid-query": a detail takes no parameters, and a typing error must not pass for a filter */
+/** @throws Problem "invalid-query": what is read or written by its path takes no parameters */
 export function refuseQuery(query: URLSearchParams): void {
-  const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "a detail takes no parameters" }));
-  if (errors.length > 0) throw new Problem("invalid-query", { detail: "A detail takes no parameters", errors });
+  const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "is not accepted here" }));
+  if (errors.length > 0) throw new Problem("invalid-query", { detail: "No parameters are accepted here", errors });
 }

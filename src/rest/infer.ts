@@ -52,7 +52,7 @@ export type Condition<V> = V | readonly V[] | readonly (readonly V[])[];
 
 export type FiltersOf<D extends { filters: Readonly<Record<string, Filter>> }> = {
   -readonly [K in keyof D["filters"]]?: Condition<FilterValue<D["filters"][K], D>>;
-};
+} & (D extends { isSearchable: true } ? { search?: Condition<string> } : unknown);
 
 export type SortOf<D extends { sorts: Resource["sorts"] }> = keyof D["sorts"] & string;
 

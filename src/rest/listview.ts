@@ -1,9 +1,18 @@
 /** The list rules: how a query string becomes conditions, an order and a page. */
 import type { Fragment } from "postgres";
-import type { Catalogue } from "../params/catalogue.ts";
+import { builtinCatalogue } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
+import { findEntries } from "../search/entries.ts";
 import type { Context, Filter, Resource } from "./define.ts";
 import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "./limits.ts";
+
+export type Value = string | number | boolean;
+
+/** An intersection (outer) of unions (inner). */
+export interface Condition {
+  filter: Filter;
+  sets: Value[][];
+}
 
 export interface ListQuery {
   page: number;
@@ -11,15 +20,20 @@ export interface ListQuery {
   /** A name of the resource's sorts; null is the plain order, by id. */
   sort: string | null;
   order: "asc" | "desc" | null;
-  /** A condition is an intersection (outer) of unions (inner). */
-  conditions: { filter: Filter; sets: (string | number | boolean)[][] }[];
+  conditions: Condition[];
 }
 
 const controls = ["page", "pageSize", "sort", "order"];
 
-/** The filters and sorts of a resource that this viewer may use. */
+/** All filters of a resource: the named ones, and `search` where there is one. */
+export function filtersOf(resource: Resource): [string, Filter][] {
+  const search: [string, Filter][] = resource.isSearchable ? [["search", { kind: "search" }]] : [];
+  return [...Object.entries(resource.filters), ...search];
+}
+
+/** Those that this viewer may use. */
 function usableFilters(resource: Resource, context: Context): [string, Filter][] {
-  return Object.entries(resource.filters).filter(([, f]) => f.see !== "admin" || context.viewer.admin);
+  return filtersOf(resource).filter(([, f]) => f.see !== "admin" || context.viewer.admin);
 }
 
 /** @throws Problem "invalid-query" naming every fault at once */
@@ -44,7 +58,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   const page = count("page", 1, maxPage);
   const pageSize = count("pageSize", defaultPageSize, maxPageSize);
   const sort = one("sort");
-  if (sort && !(sort in resource.sorts)) {
+  if (sort && !Object.hasOwn(resource.sorts, sort)) {
     fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
   }
   const order = one("order");
@@ -64,7 +78,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
       text.split(",").map((part) => {
         if (part.trim() === "") fail(name, "has an empty value");
         if (part.includes("\0")) fail(name, "holds a NUL character");
-        return readValue(filter, part.trim(), context.catalogue, (detail) => fail(name, detail));
+        return readValue(filter, part.trim(), (detail) => fail(name, detail));
       }),
     );
     if (sets.flat().length > maxValues) fail(name, `has over ${maxValues} values`);
@@ -74,12 +88,7 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   return { page, pageSize, sort, order: order as ListQuery["order"], conditions };
 }
 
-function readValue(
-  filter: Filter,
-  text: string,
-  catalogue: Catalogue,
-  fail: (detail: string) => void,
-): string | number | boolean {
+function readValue(filter: Filter, text: string, fail: (detail: string) => void): string | number | boolean {
   switch (filter.kind) {
     case "id":
       if (!/^\d+$/.test(text)) fail(`must be a whole number, not ${JSON.stringify(text)}`);
@@ -89,7 +98,8 @@ function readValue(
       if (text !== "true" && text !== "false") fail("must be true or false");
       return text === "true";
     case "enum": {
-      const choices = catalogue.get(filter.entry, filter.field).enum ?? [];
+      // The built-in ones: rows that were stored before an admin narrowed the choices can still be found.
+      const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
       const found = choices.find((c) => c.value === text || c.label.zh === text);
       if (!found) fail(`must be one of: ${choices.map((c) => c.value).join(", ")}`);
       return found?.value ?? text;
@@ -97,6 +107,7 @@ function readValue(
     case "tag":
       return text.normalize("NFKC");
     case "text":
+    case "search":
       return text;
   }
 }
@@ -105,21 +116,23 @@ function readValue(
 export function toWhere(resource: Resource, { conditions }: ListQuery, context: Context): Fragment {
   const { sql } = context;
   return conditions
-    .flatMap(({ filter, sets }) => toCondition(filter, sets, context))
+    .flatMap((condition) => toCondition(resource, condition, context))
     .reduce((all, condition) => sql`${all} and ${condition}`, resource.visible(context));
 }
 
-function toCondition(filter: Filter, sets: (string | number | boolean)[][], context: Context): Fragment[] {
+function toCondition(resource: Resource, { filter, sets }: Condition, context: Context): Fragment[] {
   const { sql } = context;
+  if (filter.kind === "search") {
+    return [sql`t.id in (${findEntries(sql, resource.name, sets as string[][])})`];
+  }
   if (filter.kind === "tag") {
     return sets.map(
-      (names) => sql`t.${sql(filter.column)} && array(
-        select g.id from tags g where lower(g.name) in (select lower(n) from unnest(${names as string[]}::text[]) n)
+      (names) => sql`t.id in (
+        select p.row_id from ${sql(resource.lists?.tags ?? "")} p where p.tag_id in (${tagIds(names, context)})
       )`,
     );
   }
-  // One value a row: repeated parameters intersect the sets before the database sees them.
-  const values = sets.reduce((common, set) => common.filter((value) => set.includes(value)));
+  const values = commonValues(sets);
   const column = sql`t.${sql(filter.column)}`;
   if (filter.kind === "boolean") {
     const wanted = [...new Set(values)] as boolean[];
@@ -137,11 +150,28 @@ function toCondition(filter: Filter, sets: (string | number | boolean)[][], cont
     : [sql`${column} = any (${wanted})`];
 }
 
+/** One value a row: repeated parameters intersect the sets before the database sees them. */
+export function commonValues(sets: Value[][]): Value[] {
+  return [...new Set(sets.reduce((common, set) => common.filter((value) => set.includes(value))))];
+}
+
+/** The ids of tags by name, compared as tag names are: without case. */
+export function tagIds(names: Value[], { sql }: Context): Fragment {
+  return sql`
+    select g.id from tags g where lower(g.name) in (select lower(n) from unnest(${names as string[]}::text[]) n)
+  `;
+}
+
 /** The order as SQL: total, since the id breaks ties in the sort's own direction. */
-export function toOrder(resource: Resource, { sort, order }: Pick<ListQuery, "sort" | "order">, context: Context) {
-  const { sql } = context;
+export function toOrder(
+  resource: Resource,
+  { sort, order }: Pick<ListQuery, "sort" | "order">,
+  { sql }: Context,
+  isReversed = false,
+): Fragment {
   const chosen = sort ? resource.sorts[sort] : undefined;
-  const direction = order ?? chosen?.direction ?? "asc";
+  const asked = order ?? chosen?.direction ?? "asc";
+  const direction = isReversed ? (asked === "asc" ? "desc" : "asc") : asked;
   return sql.unsafe(chosen ? `t.${chosen.by} ${direction}, t.id ${direction}` : `t.id ${direction}`);
 }
 

@@ -3,12 +3,15 @@ import type { Fragment } from "postgres";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { maxId } from "./limits.ts";
-import { parseListQuery, toOrder, toWhere } from "./listview.ts";
+import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
+import { deepOffset, pageQuery, readTotal, totalQuery } from "./page.ts";
 
 export interface ListView {
   page: number;
   page_size: number;
   total: number;
+  /** Absent when the total is exact. */
+  total_exact?: false;
   next: boolean;
   list: Record<string, unknown>[];
 }
@@ -31,36 +34,78 @@ export function selectFields(resource: Resource, context: Context): Fragment {
 /** @throws Problem "invalid-query" */
 export async function list(resource: Resource, query: URLSearchParams, context: Context): Promise<ListView> {
   checkReader(resource, context);
-  const { sql } = context;
   const parsed = parseListQuery(resource, query, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
-  const where = () => toWhere(resource, parsed, context);
-  const [rows, [counted]] = await Promise.all([
-    sql<Row[]>`
-      select ${selectFields(resource, context)}
-      from ${sql(resource.name)} t
-      where ${where()}
-      order by ${toOrder(resource, parsed, context)}
-      limit ${parsed.pageSize}
-      offset ${offset}
-    `,
-    sql<{ total: number }[]>`select count(*) as total from ${sql(resource.name)} t where ${where()}`,
-  ]);
-  const total = Number(counted?.total ?? 0);
+  const { rows, counted } =
+    offset < deepOffset
+      ? await readNear(resource, parsed, offset, context)
+      : await readDeep(resource, parsed, offset, context);
+  const { total, isExact } = readTotal(parsed, counted);
   return {
     page: parsed.page,
     page_size: parsed.pageSize,
     total,
-    next: offset + parsed.pageSize < total,
-    list: await view(resource, rows, context),
+    ...(isExact ? {} : { total_exact: false }),
+    next: isExact ? offset + parsed.pageSize < total : rows.length > parsed.pageSize,
+    list: await view(resource, rows.slice(0, parsed.pageSize), context),
   };
+}
+
+interface Found {
+  rows: Row[];
+  counted: number;
+}
+
+/** A page near the start: its rows and the total, asked for at once. */
+async function readNear(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
+  // One row more tells whether there is a next page where the total is not counted out.
+  const slice = { offset, limit: query.pageSize + 1, isReversed: false };
+  const [rows, [sum]] = await Promise.all([
+    readRows(resource, query, context, slice),
+    context.sql<{ total: number }[]>`${totalQuery(resource, query, context)}`,
+  ]);
+  return { rows, counted: sum?.total ?? 0 };
+}
+
+/** A page far out: the total first, then from the nearer end, both in one snapshot. */
+async function readDeep(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
+  const found = await context.sql.begin("isolation level repeatable read read only", async (tx) => {
+    const inside = { ...context, sql: tx as unknown as Context["sql"] };
+    const [sum] = await inside.sql<{ total: number }[]>`${totalQuery(resource, query, inside)}`;
+    const counted = sum?.total ?? 0;
+    const { isExact } = readTotal(query, counted);
+    const limit = query.pageSize + 1;
+    if (isExact && offset >= counted) return { rows: [], counted };
+    const isReversed = isExact && offset > counted / 2;
+    const slice = isReversed
+      ? { offset: Math.max(0, counted - offset - limit), limit: Math.min(limit, counted - offset), isReversed }
+      : { offset, limit, isReversed };
+    return { rows: await readRows(resource, query, inside, slice), counted };
+  });
+  return found as Found;
+}
+
+/** The rows of a page: found by id, then fetched, always in the order asked for. */
+function readRows(
+  resource: Resource,
+  query: ListQuery,
+  context: Context,
+  slice: Parameters<typeof pageQuery>[3],
+): Promise<Row[]> {
+  const { sql } = context;
+  return sql<Row[]>`
+    with page as materialized (${pageQuery(resource, query, context, slice)})
+    select ${selectFields(resource, context)}
+    from page
+    join ${sql(resource.name)} t on t.id = page.id
+    order by ${toOrder(resource, query, context)}
+  `;
 }
 
 /** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
 export function parseId(resource: Resource, text: string): number | string {
   if (resource.id === "text") {
-    // PostgreSQL takes no NUL in a text, not even to find nothing by it.
-    if (text.includes("\0")) throw notFound(resource, text);
+    if (text.includes("\0")) throw notFound(resource, text); // PostgreSQL has no such text
     return text;
   }
   if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > maxId) throw notFound(resource, text);

@@ -1,155 +1,223 @@
-/** The generic writes: create, patch, delete. Each is one transaction; the access rule is judged inside it. */
+/**
+ * The generic writes: create, patch, delete. Each is one transaction; the access rule is judged inside it. A bulk goes
+ * the same way as a single object, which is a bulk of one: all or nothing.
+ */
 import type { TransactionSql } from "postgres";
 import type { Sql } from "../db/client.ts";
-import { type Fault, Problem } from "../problems.ts";
-import type { Context, Input, Resource, Row, Shape } from "./define.ts";
-import { checkReader, etagOf, getRow, matchesRevision, parseId, view } from "./read.ts";
+import { Problem } from "../problems.ts";
+import { foldWritten } from "../search/entries.ts";
+import type { Answer } from "./answer.ts";
+import type { Columns, Context, Input, Resource, Row } from "./define.ts";
+import { type Once, unkept } from "./idempotency.ts";
+import { type Draft, faultsAt, readBodies, readInput, throwFaults } from "./input.ts";
+import { all } from "./pipeline.ts";
+import { checkReader, etagOf, matchesRevision, notFound, selectFields, view } from "./read.ts";
 
-export interface Written {
-  object: Record<string, unknown>;
-  etag: string;
-  id: number | string;
+/** What a write is about. A bulk is answered by a list, without an ETag, even when it names one object. */
+export interface Target {
+  ids: (number | string)[];
+  isBulk: boolean;
 }
 
 /** @throws Problem "token-required", "forbidden", "invalid", or what the resource's hooks throw */
-export async function create(resource: Resource, body: unknown, context: Context): Promise<Written> {
+export async function create(
+  resource: Resource,
+  body: unknown,
+  context: Context,
+  once: Once = unkept,
+): Promise<Answer> {
   const rules = resource.create;
   if (!rules) throw new Error(`${resource.name} has no create`);
   const { viewer } = context;
   if (rules.by !== "guests" && viewer.id === null) throw new Problem("token-required");
   if (rules.by === "admins" && !viewer.admin) throw new Problem("forbidden", { detail: "Only admins may do this" });
-  const { input, faults } = readInput(resource, rules.shape, body, context, rules.adminFields);
-  for (const name of rules.required) {
-    if (input[name] === undefined && !faults.some((f) => "pointer" in f && f.pointer.startsWith(`/${name}`))) {
-      faults.push({ pointer: `/${name}`, detail: "is required" });
-    }
-  }
-  await rules.before?.(context, input);
-  return transaction(context, async (inside) => {
-    await rules.check?.(inside, input, faults);
-    throwFaults(faults);
-    const { id, extra, viewer: as } = await rules.insert(inside, input);
-    const seenBy = as ? { ...inside, viewer: as } : inside;
-    const row = await getRow(resource, id, seenBy);
-    const [object] = await view(resource, [row], seenBy);
-    return { object: { ...object, ...extra }, etag: etagOf(resource, row, seenBy), id };
+  rules.judge?.(context);
+  const drafts = readBodies(resource, body).map(({ at, body }) => ({
+    at,
+    ...readInput(resource, rules, body, context),
+  }));
+  // What needs no database comes before slow work; a check may have more to say, and all faults are named at once.
+  if (!rules.check) throwAll(drafts);
+  const around = rules.around ?? ((_context, _input, work) => work());
+  return around(context, drafts[0]?.input ?? {}, async () => {
+    for (const { input } of drafts) await rules.before?.(context, input);
+    return transaction(context, async (inside) => {
+      await once.claim(inside.sql);
+      // Copies, since a check writes to them and the transaction may go twice.
+      const checked = drafts.map(({ at, input, faults }) => ({ at, input: { ...input }, faults: [...faults] }));
+      await checkAll(checked, async ({ input, faults }) => rules.check?.(inside, input, faults));
+      throwAll(checked);
+      const made = await rules.insert(
+        inside,
+        checked.map(({ input }) => input),
+      );
+      await foldWritten(inside.sql);
+      const seenBy = made[0]?.viewer ? { ...inside, viewer: made[0].viewer } : inside;
+      const target = { ids: made.map(({ id }) => id), isBulk: Array.isArray(body) };
+      const answer = await toAnswer(resource, target, seenBy, 201, made[0]?.extra);
+      await once.keep(inside.sql, answer);
+      return answer;
+    });
   });
 }
 
 /** @throws Problem "not-found", "forbidden", "invalid", "precondition-failed", or what the resource's hooks throw */
 export async function patch(
   resource: Resource,
-  idText: string,
+  target: Target,
   body: unknown,
   context: Context,
-  ifMatch: string | null,
-): Promise<Written> {
+  ifMatch?: string,
+): Promise<Answer> {
   const rules = resource.patch;
   if (!rules) throw new Error(`${resource.name} has no patch`);
   if (context.viewer.id === null) throw new Problem("token-required");
-  const id = parseId(resource, idText);
-  // Judged once before the input is looked at, since what is invisible or not the caller's comes before its faults.
-  checkWriter(resource, await getRow(resource, id, context), context);
-  const { input, faults } = readInput(resource, rules.shape, body, context, rules.adminFields);
-  await rules.before?.(context, input);
-  return transaction(context, async (inside) => {
-    const row = await getRow(resource, id, inside, true);
-    checkWriter(resource, row, inside);
-    await rules.check?.(inside, input, faults, row);
-    throwFaults(faults);
-    if (ifMatch !== null && !matchesRevision(ifMatch, resource, row)) throw new Problem("precondition-failed");
-    const columns = await rules.change(inside, input, row);
-    if (Object.keys(columns).length > 0) {
-      await inside.sql`update ${inside.sql(resource.name)} set ${inside.sql(columns)} where id = ${id}`;
-    }
-    const after = await getRow(resource, id, inside);
-    const [object] = await view(resource, [after], inside);
-    return { object: object as Input, etag: etagOf(resource, after, inside), id };
+  let early: Draft | null = null;
+  if (rules.before || rules.around) {
+    // Slow work must not hold the rows; but what is invisible or not the caller's is said before a body's faults.
+    judgeWriter(resource, await getRows(resource, target.ids, context), context);
+    early = readInput(resource, rules, body, context);
+    if (!rules.check) throwFaults(early.faults);
+  }
+  const around = rules.around ?? ((_context, _input, work) => work());
+  return around(context, early?.input ?? {}, async () => {
+    if (early) await rules.before?.(context, early.input);
+    return transaction(context, async (inside) => {
+      const rows = await getRows(resource, target.ids, inside, true);
+      judgeWriter(resource, rows, inside);
+      const { input, faults } = early
+        ? { input: { ...early.input }, faults: [] }
+        : readInput(resource, rules, body, inside);
+      await rules.check?.(inside, input, faults, rows);
+      throwFaults(faults);
+      judgeIfMatch(resource, rows, ifMatch);
+      await update(resource, rows, await rules.change(inside, input, rows), inside);
+      if (resource.isSearchable) await foldWritten(inside.sql);
+      return toAnswer(resource, target, inside, 200);
+    });
   });
 }
 
 /** @throws Problem "not-found", "forbidden", "precondition-failed", "in-use" */
-export async function remove(
-  resource: Resource,
-  idText: string,
-  context: Context,
-  ifMatch: string | null,
-): Promise<void> {
+export async function remove(resource: Resource, { ids }: Target, context: Context, ifMatch?: string): Promise<void> {
   checkReader(resource, context);
   if (context.viewer.id === null) throw new Problem("token-required");
-  const id = parseId(resource, idText);
   await transaction(context, async (inside) => {
-    const row = await getRow(resource, id, inside, true);
-    checkWriter(resource, row, inside);
-    if (ifMatch !== null && !matchesRevision(ifMatch, resource, row)) throw new Problem("precondition-failed");
-    await resource.remove?.before?.(inside, row);
-    await inside.sql`delete from ${inside.sql(resource.name)} where id = ${id}`;
+    const { sql } = inside;
+    const rows = await getRows(resource, ids, inside, true);
+    judgeWriter(resource, rows, inside);
+    judgeIfMatch(resource, rows, ifMatch);
+    await resource.remove?.before?.(inside, rows);
+    await sql`delete from ${sql(resource.name)} where id = any (${toArray(resource, ids, sql)})`;
   });
-}
-
-function checkWriter(resource: Resource, row: Row, context: Context): void {
-  if (!resource.mayWrite(context.viewer, row)) throw new Problem("forbidden");
-}
-
-/** Runs `work` with a context whose `sql` is a transaction: postgres.js would run the outer one elsewhere. */
-async function transaction<T>(context: Context, work: (inside: Context) => Promise<T>): Promise<T> {
-  const done = await context.sql.begin(async (tx: TransactionSql) => {
-    return { value: await work({ ...context, sql: tx as unknown as Sql }) };
-  });
-  return (done as { value: T }).value;
 }
 
 /**
- * Validates a body field by field. What is unknown or read-only is a fault by name: nothing is dropped silently.
- * @returns the valid fields, and every fault found
- * @throws Problem "forbidden" for a field that only admins may write
+ * The rows in the ids' order. `lock` keeps others from writing them; the locks are taken in order of id, so that two
+ * bulks wait for each other instead of blocking each other.
+ * @throws Problem "not-found" when any is missing or invisible
  */
-function readInput(
-  resource: Resource,
-  shape: Shape,
-  body: unknown,
-  context: Context,
-  adminFields: readonly string[] = [],
-): { input: Input; faults: Fault[] } {
-  if (typeof body !== "object" || body === null || Array.isArray(body)) {
-    throw new Problem("invalid", {
-      detail: "The body must be a JSON object",
-      errors: [{ pointer: "", detail: "must be an object" }],
-    });
+async function getRows(resource: Resource, ids: Target["ids"], context: Context, lock = false): Promise<Row[]> {
+  const { sql } = context;
+  const found = await sql<Row[]>`
+    select ${selectFields(resource, context)}
+    from ${sql(resource.name)} t
+    where t.id = any (${toArray(resource, ids, sql)})
+      and ${resource.visible(context)}
+    order by t.id
+    ${lock ? sql`for update of t` : sql``}
+  `;
+  const rows = new Map(found.map((row) => [row.id, row]));
+  return ids.map((id) => {
+    const row = rows.get(id);
+    if (!row) throw notFound(resource, id);
+    return row;
+  });
+}
+
+function toArray(resource: Resource, ids: Target["ids"], sql: Sql) {
+  return resource.id === "integer" ? sql`${ids as number[]}::int[]` : sql`${ids as string[]}::text[]`;
+}
+
+/** One statement for all rows that get the same. */
+async function update(resource: Resource, rows: Row[], change: Columns | Columns[], { sql }: Context): Promise<void> {
+  const groups = new Map<Columns, Target["ids"]>();
+  for (const [index, row] of rows.entries()) {
+    const columns = Array.isArray(change) ? (change[index] ?? {}) : change;
+    const group = groups.get(columns);
+    if (group) group.push(row.id);
+    else groups.set(columns, [row.id]);
   }
-  const schemas = shape(context.catalogue);
-  const faults: Fault[] = [];
-  const input: Input = {};
-  for (const [name, value] of Object.entries(body)) {
-    const pointer = `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-    const schema = Object.hasOwn(schemas, name) ? schemas[name] : undefined;
-    if (!schema) {
-      const detail = Object.hasOwn(resource.fields, name)
-        ? "cannot be written here"
-        : `is unknown; there are: ${Object.keys(schemas).join(", ")}`;
-      faults.push({ pointer, detail });
-      continue;
-    }
-    if (adminFields.includes(name) && !context.viewer.admin) {
-      throw new Problem("forbidden", { detail: `Only admins may write ${name}` });
-    }
-    const parsed = schema.safeParse(value);
-    if (parsed.success) input[name] = parsed.data;
-    else {
-      for (const issue of parsed.error.issues) {
-        faults.push({ pointer: [pointer, ...issue.path.map(String)].join("/"), detail: issue.message });
+  for (const [columns, ids] of groups) {
+    if (Object.keys(columns).length === 0) continue;
+    await sql`
+      update ${sql(resource.name)}
+      set ${sql(columns)}
+      where id = any (${toArray(resource, ids, sql)})
+    `;
+  }
+}
+
+async function toAnswer(
+  resource: Resource,
+  { ids, isBulk }: Target,
+  context: Context,
+  status: Answer["status"],
+  extra: Input = {},
+): Promise<Answer> {
+  const rows = await getRows(resource, ids, context);
+  const objects = await view(resource, rows, context);
+  if (isBulk) return { status, headers: {}, body: JSON.stringify({ list: objects }) };
+  const headers = {
+    ETag: etagOf(resource, rows[0] as Row, context),
+    ...(status === 201 ? { Location: `/api/${resource.name}/${ids[0]}` } : {}),
+  };
+  return { status, headers, body: JSON.stringify({ ...objects[0], ...extra }) };
+}
+
+function judgeWriter(resource: Resource, rows: Row[], context: Context): void {
+  if (!rows.every((row) => resource.mayWrite(context.viewer, row))) throw new Problem("forbidden");
+}
+
+function judgeIfMatch(resource: Resource, rows: Row[], ifMatch: string | undefined): void {
+  if (ifMatch === undefined) return;
+  if (!rows.every((row) => matchesRevision(ifMatch, resource, row))) throw new Problem("precondition-failed");
+}
+
+function throwAll(drafts: (Draft & { at: string })[]): void {
+  throwFaults(drafts.flatMap(({ at, faults }) => faultsAt(at, faults)));
+}
+
+/** Checks every draft of a bulk. A conflict with the present state is told only when no body has a fault. */
+async function checkAll(drafts: Draft[], check: (draft: Draft) => Promise<void>): Promise<void> {
+  const conflicts: Problem[] = [];
+  await all(drafts, (draft) =>
+    check(draft).catch((error) => {
+      if (!(error instanceof Problem) || error.status !== 409) throw error;
+      conflicts.push(error);
+    }),
+  );
+  if (conflicts[0] && drafts.every(({ faults }) => faults.length === 0)) throw conflicts[0];
+}
+
+/** Two transactions that block each other: PostgreSQL ends one, which may simply go again. */
+const isRepeatable = (error: unknown) => ["40P01", "40001"].includes((error as { code?: string })?.code ?? "");
+const maxAttempts = 4;
+
+/** Runs `work` with a context whose `sql` is a transaction: postgres.js would run the outer one elsewhere. */
+export async function transaction<T>(context: Context, work: (inside: Context) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const done = await context.sql.begin(async (tx: TransactionSql) => {
+        return { value: await work({ ...context, sql: tx as unknown as Sql }) };
+      });
+      return (done as { value: T }).value;
+    } catch (error) {
+      if (!isRepeatable(error)) throw error;
+      if (attempt === maxAttempts) {
+        const detail = "Others are writing to the same objects; try again";
+        throw new Problem("conflict", { detail, headers: { "Retry-After": "1" }, cause: error });
       }
     }
   }
-  return { input, faults };
-}
-
-function throwFaults(errors: Fault[]): void {
-  const [first] = errors;
-  if (!first) return;
-  const where = "pointer" in first ? first.pointer : first.parameter;
-  throw new Problem("invalid", {
-    detail: `${where || "The body"}: ${first.detail}${errors.length > 1 ? ` (and ${errors.length - 1} more)` : ""}`,
-    errors,
-  });
 }

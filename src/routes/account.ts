@@ -5,9 +5,11 @@ import { verifyPassword } from "../auth/password.ts";
 import { invalid, Problem } from "../problems.ts";
 import { createdAt, id, name, updatedAt } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
+import { toResponse } from "../rest/answer.ts";
 import { readJson } from "../rest/body.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
-import { type Env, methodNotAllowed, refuseQuery } from "../rest/http.ts";
+import { matchesNone } from "../rest/etag.ts";
+import { type Env, refuseQuery } from "../rest/http.ts";
 import { detail } from "../rest/read.ts";
 import { patch } from "../rest/write.ts";
 
@@ -27,7 +29,10 @@ export const account = defineResource({
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
     throws: ["email-taken"],
-    before: hashInput,
+    async before(context, input) {
+      await checkPassword(context, input);
+      await hashInput(context, input);
+    },
     async change({ sql, viewer }, { current_password: _known, ...columns }) {
       await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
       return columns;
@@ -38,26 +43,27 @@ export const account = defineResource({
 export function accountRoutes() {
   const routes = new Hono<Env>();
   routes.get("/", async (c) => {
-    refuseQuery(new URL(c.req.url).searchParams);
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
-    return c.json((await detail(account, String(context.viewer.id), context)).object);
+    refuseQuery(new URL(c.req.url).searchParams);
+    const { object, etag } = await detail(account, String(context.viewer.id), context);
+    if (matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
+    return c.json(object, 200, { ETag: etag });
   });
   routes.patch("/", async (c) => {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
-    await checkPassword(context, body);
-    const { object } = await patch(account, String(context.viewer.id), body, context, null);
-    return c.json(object);
+    refuseQuery(new URL(c.req.url).searchParams);
+    const target = { ids: [context.viewer.id], isBulk: false };
+    return toResponse(await patch(account, target, body, context, c.req.header("if-match")));
   });
-  routes.all("/", methodNotAllowed("GET, HEAD, PATCH"));
   return routes;
 }
 
 /** @throws Problem "invalid" when email or password are to change and the present password is missing or wrong */
-async function checkPassword({ sql, viewer }: Context, body: unknown): Promise<void> {
-  const { email: newEmail, password: newPassword, current_password: known } = (body ?? {}) as Input;
+async function checkPassword({ sql, viewer }: Context, input: Input): Promise<void> {
+  const { email: newEmail, password: newPassword, current_password: known } = input;
   if (newEmail === undefined && newPassword === undefined) return;
   const [user] = await sql<{ password_hash: string }[]>`select password_hash from users where id = ${viewer.id}`;
   const matches = typeof known === "string" && (await verifyPassword(user?.password_hash ?? null, known));

@@ -1,7 +1,7 @@
 /** What the routes that are no resources say of themselves in the OpenAPI document. */
 import { z } from "zod";
 import { describeOperation, header, json, jsonBody } from "../rest/openapi/operation.ts";
-import { ifNoneMatch, pageParameters } from "../rest/openapi/parameters.ts";
+import { ifMatch, ifNoneMatch, pageParameters } from "../rest/openapi/parameters.ts";
 import { objectSchema, pageSchema, patchSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
 import { type Answer, type Described, type JsonSchema, type Parameter, ref } from "../rest/openapi/types.ts";
 import { uploadLimits } from "../storage/upload.ts";
@@ -37,7 +37,11 @@ function describeAccount(): Described {
         tag,
         summary: "Who am I",
         token: "required",
-        answers: { 200: json(ref("Account"), "The caller") },
+        parameters: [ifNoneMatch],
+        answers: {
+          200: json(ref("Account"), "The caller", { ETag: header("ETag") }),
+          304: { description: "It is as it was", headers: { ETag: header("ETag") } },
+        },
         problems: ["invalid-query"],
       }),
       "PATCH /api/account": describeOperation({
@@ -46,9 +50,10 @@ function describeAccount(): Described {
         summary: "Change one's own name, email or password",
         description: "`email` and `password` need `current_password`. A new password ends the caller's other sessions.",
         token: "required",
+        parameters: [ifMatch],
         body: jsonBody(ref("AccountPatch"), ["application/json", "application/merge-patch+json"]),
-        answers: { 200: json(ref("Account"), "As it is now") },
-        problems: account.patch.throws,
+        answers: { 200: json(ref("Account"), "As it is now", { ETag: header("ETag") }) },
+        problems: ["invalid-query", "precondition-failed", ...account.patch.throws],
       }),
     },
   };

@@ -1,6 +1,7 @@
 /** The API's own description, for programs and for people. */
 import { Hono } from "hono";
-import { type Env, isNotModified, methodNotAllowed } from "../rest/http.ts";
+import { matchesNone } from "../rest/etag.ts";
+import type { Env } from "../rest/http.ts";
 import type { OpenApiDocument } from "../rest/openapi/document.ts";
 
 /** @param document asked once, at the first request: by then the app has all its routes */
@@ -14,9 +15,8 @@ export function documentRoutes(document: () => OpenApiDocument) {
   routes.get("/", (c) => {
     made ??= make();
     const headers = { ETag: made.etag, "Cache-Control": "public, max-age=300" };
-    if (isNotModified(c.req.header("if-none-match"), made.etag)) return c.body(null, 304, headers);
+    if (matchesNone(c.req.header("if-none-match"), made.etag)) return c.body(null, 304, headers);
     return c.body(made.text, 200, { ...headers, "Content-Type": "application/json" });
   });
-  routes.all("/", methodNotAllowed("GET, HEAD"));
   return routes;
 }

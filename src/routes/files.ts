@@ -1,13 +1,17 @@
 /** Stored files: uploads in, bytes out to those who may see them. */
 import { Hono } from "hono";
 import { Problem } from "../problems.ts";
+import type { Answer } from "../rest/answer.ts";
 import type { Context, Input } from "../rest/define.ts";
-import { type Env, isNotModified, methodNotAllowed } from "../rest/http.ts";
+import { matchesNone } from "../rest/etag.ts";
+import type { Env } from "../rest/http.ts";
+import { answerOnce, type Once } from "../rest/idempotency.ts";
 import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
+import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { isKey } from "../storage/keys.ts";
 import { readPicture } from "../storage/pictures.ts";
-import { deleteUnused, type FileRecord, keepFile, keepPicture } from "../storage/records.ts";
+import { deleteUnused, type FileRecord, type Inside, keepFile, keepPicture } from "../storage/records.ts";
 import { readSafetensorsHeader } from "../storage/safetensors.ts";
 import { streamFile } from "../storage/spool.ts";
 import type { ByteRange, Storage } from "../storage/storage.ts";
@@ -39,21 +43,17 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     if (context.viewer.id === null) throw new Problem("token-required");
     const upload = await receiveUpload(c.req.raw, { directory: temporaryDirectory });
     try {
-      const { key } = await keep(context, storage, upload);
-      const [file] = await context.sql<FileRow[]>`select * from files where key = ${key}`;
-      return c.json(show(context, file as FileRow), 201, { Location: `/api/files/${key}` });
+      return await answerOnce(c, `file ${upload.hash}`, (once) => keep(context, storage, upload, once));
     } finally {
       await upload.dispose();
     }
   });
 
   routes.get("/", async (c) => c.json(await listOwn(c.get("context"), new URL(c.req.url).searchParams)));
-  routes.all("/", methodNotAllowed("GET, HEAD, POST"));
 
   routes.get("/:key", async (c) => {
     const context = c.get("context");
-    const key = c.req.param("key");
-    if (!isKey(key)) throw notFound(key);
+    const key = readKey(c.req.param("key"));
     const query = new URL(c.req.url).searchParams;
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${key}
@@ -68,8 +68,7 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
   routes.delete("/:key", async (c) => {
     const { sql, viewer } = c.get("context");
     if (viewer.id === null) throw new Problem("token-required");
-    const key = c.req.param("key");
-    if (!isKey(key)) throw notFound(key);
+    const key = readKey(c.req.param("key"));
     const [file] = await sql<{ user_id: number | null; is_used: boolean; is_public: boolean }[]>`
       select user_id, is_file_used(key) as is_used, is_file_public(key, user_id) as is_public
       from files where key = ${key}
@@ -81,7 +80,6 @@ export function fileRoutes({ storage, temporaryDirectory }: FileDeps) {
     await deleteUnused(sql, storage, [key]);
     return c.body(null, 204);
   });
-  routes.all("/:key", methodNotAllowed("GET, HEAD, DELETE"));
   return routes;
 }
 
@@ -97,22 +95,43 @@ export function modelFileRoutes({ storage }: Pick<FileDeps, "storage">, findMode
     if (!file) throw new Problem("not-found", { detail: `Model ${id} has no file yet` });
     return sendFile(c.req.raw, storage, file, { "Cache-Control": "private, no-cache" }, `${name}.safetensors`);
   });
-  routes.all("/:id/file", methodNotAllowed("GET, HEAD"));
   return routes;
 }
 
 type ModelFinder = (id: string, context: Context) => Promise<Input>;
 
+/** What can be no key names no file. @throws Problem "not-found" */
+function readKey(text: string): string {
+  if (!isKey(text)) throw notFound(text);
+  return text;
+}
+
 function notFound(key: string): Problem {
   return new Problem("not-found", { detail: `There is no file ${key}` });
 }
 
-async function keep({ sql, viewer }: Context, storage: Storage, upload: Upload): Promise<FileRecord> {
+async function keep(context: Context, storage: Storage, upload: Upload, once: Once): Promise<Answer> {
+  const { sql, viewer } = context;
   const userId = viewer.id as number;
-  if (upload.kind === "picture") return keepPicture(sql, storage, userId, await readPicture(upload.path));
-  await readSafetensorsHeader(upload.path);
-  const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
-  return keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1));
+  let answer: Answer | undefined;
+  const inside: Inside = (write) =>
+    transaction(context, async ({ sql }) => {
+      await once.claim(sql);
+      const key = await write(sql);
+      const [file] = await sql<FileRow[]>`select * from files where key = ${key}`;
+      const body = JSON.stringify(show(context, file as FileRow));
+      answer = { status: 201, headers: { Location: `/api/files/${key}` }, body };
+      await once.keep(sql, answer);
+      return key;
+    });
+  if (upload.kind === "picture") {
+    await keepPicture(sql, storage, userId, await readPicture(upload.path), inside);
+  } else {
+    await readSafetensorsHeader(upload.path);
+    const file = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
+    await keepFile(sql, storage, file, streamFile(upload.path, 0, upload.size - 1), inside);
+  }
+  return answer as Answer;
 }
 
 function show({ links }: Context, file: FileRow) {
@@ -128,8 +147,9 @@ async function listOwn(context: Context, query: URLSearchParams) {
     .filter((name) => name !== "page" && name !== "pageSize")
     .map((parameter) => ({ parameter, detail: "is unknown; there are: page, pageSize" }));
   const number = (name: string, fallback: number, maximum: number) => {
-    const value = Number(query.get(name) ?? fallback);
-    if (!Number.isInteger(value) || value < 1 || value > maximum || query.getAll(name).length > 1) {
+    const text = query.get(name) ?? String(fallback);
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+    if (value < 1 || value > maximum || query.getAll(name).length > 1) {
       errors.push({ parameter: name, detail: `must be one whole number from 1 to ${maximum}` });
     }
     return value;
@@ -172,7 +192,7 @@ async function sendFile(
     "X-Content-Type-Options": "nosniff",
     "Content-Disposition": fileName ? contentDisposition(fileName) : "inline",
   };
-  if (isNotModified(request.headers.get("if-none-match"), etag)) {
+  if (matchesNone(request.headers.get("if-none-match"), etag)) {
     return new Response(null, { status: 304, headers });
   }
   const options = { ttlSeconds: directSeconds, contentType: file.content_type, fileName };
@@ -190,12 +210,13 @@ async function sendFile(
   return new Response(object.stream(), { status: range ? 206 : 200, headers });
 }
 
-/** One range; several, or another unit, are answered with the whole, as the RFC allows. */
+/** One range; several, another unit, or one that ends before it begins are answered with the whole, as the RFC says. */
 function readRange(header: string | null, size: number): ByteRange | "unsatisfiable" | null {
   const match = /^bytes=(\d*)-(\d*)$/.exec(header?.trim() ?? "");
   if (!match || (match[1] === "" && match[2] === "")) return null;
   const isSuffix = match[1] === "";
   const start = isSuffix ? Math.max(0, size - Number(match[2])) : Number(match[1]);
   const end = isSuffix || match[2] === "" ? size - 1 : Math.min(Number(match[2]), size - 1);
+  if (!isSuffix && match[2] !== "" && Number(match[2]) < start) return null;
   return start > end || start >= size ? "unsatisfiable" : { start, end };
 }

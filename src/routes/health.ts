@@ -2,7 +2,6 @@
 import { Hono } from "hono";
 import type { Sql } from "../db/client.ts";
 import { Problem } from "../problems.ts";
-import { methodNotAllowed } from "../rest/http.ts";
 
 export function healthRoutes({ sql }: { sql: Sql }) {
   return new Hono()
@@ -16,7 +15,5 @@ export function healthRoutes({ sql }: { sql: Sql }) {
         });
       }
       return c.json({ status: "ready" });
-    })
-    .all("/healthz", methodNotAllowed("GET, HEAD"))
-    .all("/readyz", methodNotAllowed("GET, HEAD"));
+    });
 }

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { Hono } from "hono";
 import info from "swagger-ui-dist/package.json" with { type: "json" };
-import { type Env, methodNotAllowed } from "../rest/http.ts";
+import type { Env } from "../rest/http.ts";
 
 /** Relative to the page, so that a prefix in PUBLIC_URL does not matter; the version lets them be kept for ever. */
 const base = `docs/${info.version}`;
@@ -82,7 +82,6 @@ export function referenceRoutes() {
       "Cache-Control": "no-cache",
     }),
   );
-  routes.all("/", methodNotAllowed("GET, HEAD"));
   routes.get(`/${info.version}/:name`, async (c, next) => {
     const name = c.req.param("name");
     const type = Object.hasOwn(types, name) ? types[name] : undefined;

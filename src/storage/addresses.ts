@@ -10,11 +10,9 @@ export function isPublicAddress(address: string): boolean {
   const parsed = ipaddr.parse(address);
   if (parsed.range() !== "unicast") return false;
   if (parsed.kind() === "ipv4") return ipaddr.IPv4.isValidFourPartDecimal(address);
-  // Only 2000::/3 is given out: outside lie mapped, compatible, NAT64 and site-local addresses. Within it, 2001::/23
-  // is the IETF's (Teredo, ORCHID), 2002::/16 is 6to4, and two ranges are for documentation.
-  return isWithin(address, "2000::/3") && !notGlobal.some((range) => isWithin(address, range));
+  // Only 2000::/3 is given out: outside it ipaddr.js still calls site-local and IPv4-compatible addresses unicast.
+  return ipaddr.IPv6.parse(address).match(...ipaddr.IPv6.parseCIDR("2000::/3"));
 }
-const notGlobal = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"];
 
 /**
  * Whether a host of an accepted URL is already by its spelling one that we never fetch from: `localhost`, or an address
@@ -30,9 +28,4 @@ export function isForbiddenHost(host: string): boolean {
   const folded = url.hostname.replace(/^\[(.*)\]$/, "$1").replace(/\.$/, "");
   if (folded === "" || folded === "localhost" || folded.endsWith(".localhost")) return true;
   return ipaddr.isValid(folded) && !isPublicAddress(folded);
-}
-
-function isWithin(address: string, range: string): boolean {
-  const [network, bits] = ipaddr.IPv6.parseCIDR(range);
-  return ipaddr.IPv6.parse(address).match(network, bits);
 }

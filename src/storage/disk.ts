@@ -3,7 +3,7 @@
  * node:fs rather than Bun.write, which can neither sync nor create exclusively.
  */
 import { randomUUID } from "node:crypto";
-import { link, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { link, mkdir, open, readFile, rename, rm, stat, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Problem } from "../problems.ts";
 import { checkKey, isKey } from "./keys.ts";
@@ -75,7 +75,8 @@ export function createDiskStorage(directory: string): Storage {
     },
 
     async delete(key) {
-      if (isKey(key)) await onDisk(() => rm(place(key), { force: true }).catch(nullWhenMissing));
+      // Not rm: for a path below a file, Bun 1.4.5 answers EFAULT where the system says ENOTDIR.
+      if (isKey(key)) await onDisk(() => unlink(place(key)).catch(nullWhenMissing));
     },
 
     async move(from, to) {
@@ -118,9 +119,9 @@ async function* once(bytes: Uint8Array) {
   yield bytes;
 }
 
-/** A key below what is a file (`a/b` where `a` is stored) does not exist either. */
+/** A key below what is a file (`a/b` where `a` is stored), or above one, does not exist either. */
 function nullWhenMissing(error: NodeJS.ErrnoException): null {
-  if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+  if (["ENOENT", "ENOTDIR", "EISDIR"].includes(error.code ?? "")) return null;
   throw error;
 }
 

@@ -64,7 +64,7 @@ export async function receiveUpload(
   const dispose = () => rm(path, { force: true });
   const take = async (body: AsyncIterable<Uint8Array>, fileName: string | null): Promise<Upload> => {
     const { first, whole } = await peek(body, judgedBytes);
-    const kind = judgeKind(first);
+    const kind = judgeKind(first, declared, limits);
     if (declared > limits[kind]) throw tooLarge(limits[kind]);
     return { ...(await spool(whole(), path, limits[kind])), kind, fileName, dispose };
   };
@@ -77,10 +77,12 @@ export async function receiveUpload(
   }
 }
 
-function judgeKind(first: Uint8Array): UploadKind {
+function judgeKind(first: Uint8Array, declared: number, limits: UploadLimits): UploadKind {
   if (first.length === 0) throw empty();
   const judged = judgeBytes(first);
   if (judged !== null) return judged === "safetensors" ? "model" : "picture";
+  // Size is judged before type, and what is neither is too large even for a picture.
+  if (declared > limits.picture) throw tooLarge(limits.picture);
   const detail = `Only JPEG, PNG, WebP, AVIF and .safetensors files are accepted; this is ${describeBytes(first)}.`;
   throw new Problem("unsupported-media-type", { detail });
 }

@@ -26,10 +26,11 @@ export function formatSummary(summary: Summary, hasColour: boolean): string {
   const email = admin?.email ?? "YOUR_EMAIL";
   const password = admin?.password ?? "YOUR_PASSWORD";
   const json = "-H 'Content-Type: application/json'";
+  const body = quote(JSON.stringify({ email, password }));
   const commands = [
-    `curl -s ${url}/api/sessions ${json} -d ${quote(JSON.stringify({ email, password }))}`,
-    `curl -s ${url}/api/images ${json} -H "Authorization: Bearer TOKEN" -d '{"prompt":"a lighthouse at dawn"}'`,
-    `curl -s ${url}/api/images/1 -H "Authorization: Bearer TOKEN"`,
+    `TOKEN=$(curl -s ${url}/api/sessions ${json} -d ${body} | sed 's/.*"token":"//; s/".*//')`,
+    `curl -s ${url}/api/images ${json} -H "Authorization: Bearer $TOKEN" -d '{"prompt":"a lighthouse at dawn"}'`,
+    `curl -s "${url}/api/images?sort=createdAt&pageSize=1" -H "Authorization: Bearer $TOKEN"`,
   ];
   return [
     "",

@@ -110,3 +110,27 @@ test("a signal ends a call", async () => {
   const ended = client().tags.list({}, { signal: AbortSignal.abort() });
   expect(await ended.catch((error) => error.name)).toBe("AbortError");
 });
+
+test("a create whose answer was lost on the way acts once", async () => {
+  const { token, id } = await app.signUp();
+  let losses = 1;
+  const flaky = createClient({
+    url,
+    token,
+    backoff: () => 1,
+    fetch: (async (input: string, init: RequestInit) => {
+      const answer = await fetch(input, init);
+      if (losses-- > 0) throw new TypeError("the network is away");
+      return answer;
+    }) as typeof fetch,
+  });
+  const made = await flaky.datasets.create({ images: [], name: "once" });
+  const { list } = await flaky.datasets.list({ user_id: id });
+  expect(list.map((dataset) => dataset.id)).toEqual([made.id]);
+});
+
+test("search is a condition like others, where there is one", async () => {
+  const { token, id } = await app.signUp();
+  await client(token).datasets.create({ images: [], name: "布穀鳥的森林" });
+  expect((await client(token).datasets.list({ user_id: id, search: "布谷鸟" })).total).toBe(1);
+});

@@ -60,3 +60,17 @@ test("a password in a message that we do not know is hidden", () => {
     "DATABASE_URL: host:5432: cannot parse ***",
   );
 });
+
+test("a connection that dies under a transaction is an error of that transaction, and of nothing else", async () => {
+  const pool = connect(database.url, { max: 1 });
+  const torn = pool.begin(async (tx) => {
+    const [self] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    await sql`select pg_terminate_backend(${self?.pid ?? 0})`;
+    await tx`select 1`.catch(() => {});
+    // What is sent to a connection known to be closed used to end the process (see patches/).
+    await tx`select 2`;
+  });
+  expect(await torn.catch((error) => error.code)).toBe("CONNECTION_CLOSED");
+  expect(await pool`select 3 as n`.then(([row]) => row?.n)).toBe(3);
+  await pool.end();
+});

@@ -56,7 +56,8 @@ export type TestApp = Awaited<ReturnType<typeof startApp>>;
 
 /** Gone, with its database and files, when the test file is done. */
 export async function startApp(changes: Partial<Config> = {}) {
-  setDefaultTimeout(20_000); // what hangs ends here; the machine may be busy with other things
+  // Holds for the test file. What hangs ends here; the machine may be busy with other things.
+  setDefaultTimeout(30_000);
   const database = await freshDatabase();
   const directory = mkdtempSync(join(tmpdir(), "atelier-app-"));
   const config: Config = { ...readConfig({ DATA_DIR: directory, PORT: "0", PUBLIC_URL: publicUrl }), ...changes };

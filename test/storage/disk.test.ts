@@ -1,11 +1,13 @@
 /** The disk store: the contract, and what only a disk can do wrong. */
-import { expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { readdir, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Problem } from "../../src/problems.ts";
 import { createDiskStorage } from "../../src/storage/disk.ts";
 import { openStorage } from "../../src/storage/index.ts";
-import { freshDirectory, read, testContract, type } from "./contract.ts";
+import { freshDirectory, read, removeDirectories, testContract, type } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const hello = new TextEncoder().encode("hello");
 

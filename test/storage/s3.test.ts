@@ -8,7 +8,9 @@ import { Problem } from "../../src/problems.ts";
 import { openStorage } from "../../src/storage/index.ts";
 import { createS3Storage } from "../../src/storage/s3.ts";
 import { failure, startFakeS3 } from "../helpers/s3.ts";
-import { freshDirectory, read, sha256, streamOf, testContract, type } from "./contract.ts";
+import { freshDirectory, read, removeDirectories, sha256, streamOf, testContract, type } from "./contract.ts";
+
+afterAll(removeDirectories);
 
 const hello = new TextEncoder().encode("hello");
 const part = { partBytes: 1_000_000, largestCopyBytes: 1_000_000 };
@@ -97,6 +99,7 @@ describe("over the network", async () => {
     expect(problem).toBeInstanceOf(Problem);
     expect(problem.code).toBe("storage-unavailable");
     expect(problem.cause.name).toContain(code);
+    await expect(storage.delete("refused")).rejects.toMatchObject({ code: "storage-unavailable" });
     expect(JSON.stringify(problem)).not.toContain(code);
   });
 
@@ -171,6 +174,16 @@ describe("over the network", async () => {
     const put = await fetch(url ?? "", { method: "PUT", body: hello, headers: { "content-type": "image/png" } });
     expect(put.status).toBe(200);
     expect(await read(storage, "pending/a")).toEqual(hello);
+  });
+
+  test("an id that another process stores at the same moment is taken over", async () => {
+    fake.objects.delete("storage-id");
+    fake.intercept = ({ method }) => {
+      const bytes = new TextEncoder().encode("the other's");
+      if (method === "PUT") fake.objects.set("storage-id", { bytes, contentType: "text/plain", etag: '"1"' });
+      return null;
+    };
+    expect(await storage.id()).toBe("the other's");
   });
 
   test("a store that knows no conditions still gets an id", async () => {

@@ -98,8 +98,8 @@ function problemExamples(): Record<string, JsonSchema> {
 const text = { type: "string" };
 const headers: Record<string, JsonSchema> = {
   "X-Request-Id": { description: "To be named when something is reported", required: true, schema: text },
-  ETag: { description: "Opaque, of this object as this caller sees it", schema: text },
-  Location: { description: "Path of the new object", schema: text },
+  ETag: { description: "Opaque, of this object as this caller sees it; none where several are answered", schema: text },
+  Location: { description: "Path of the new object; none where several were made", schema: text },
   "Retry-After": { description: "Seconds", schema: { type: "string", pattern: "^[0-9]+$" } },
   "Idempotency-Replayed": { description: "`true` when this is the answer of an earlier request", schema: text },
   RateLimit: { description: "What is left (draft-ietf-httpapi-ratelimit-headers)", schema: text },

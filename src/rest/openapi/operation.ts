@@ -38,8 +38,7 @@ export function describeOperation(outline: Outline): Operation {
   if (outline.token === "required") codes.add("token-required");
   if (outline.body) for (const code of ["too-large", "unsupported-media-type", "invalid"] as const) codes.add(code);
   if (outline.body?.content["application/json"]) codes.add("malformed-json");
-  if (takesKey) codes.add("in-progress").add("invalid");
-  if (takesKey) for (const code of keyProblems) codes.add(code);
+  if (takesKey) codes.add("idempotency-key-invalid").add("idempotency-key-reused").add("in-progress");
   if (promises.rateLimits) codes.add("too-many-requests");
   if (!outline.isOutside) codes.add("origin-forbidden").add("database-unavailable");
   const common = {
@@ -69,11 +68,6 @@ export function describeOperation(outline: Outline): Operation {
     ...outline.extensions,
   };
 }
-
-/** As far as the table has them. */
-const keyProblems = Object.keys(problemTable).filter((code) =>
-  ["idempotency-key-invalid", "idempotency-key-reused"].includes(code),
-) as ProblemCode[];
 
 /** The problems of one operation, one answer for each status. */
 function problemAnswers(codes: ProblemCode[], common: Record<string, unknown>): Record<string, Answer> {

@@ -2,6 +2,7 @@
 import { builtinCatalogue } from "../../params/catalogue.ts";
 import type { Filter, Resource } from "../define.ts";
 import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "../limits.ts";
+import { filtersOf } from "../listview.ts";
 import type { JsonSchema, Parameter } from "./types.ts";
 
 export const pageParameters: Parameter[] = [
@@ -36,7 +37,7 @@ export function listParameters(resource: Resource): Parameter[] {
       description: "Turns the order, also the plain one by id",
       schema: { type: "string", enum: ["asc", "desc"] },
     },
-    ...Object.entries(resource.filters).map(([name, filter]) => filterParameter(name, filter)),
+    ...filtersOf(resource).map(([name, filter]) => filterParameter(name, filter)),
   ];
 }
 
@@ -86,6 +87,11 @@ function describeFilter(name: string, filter: Filter): { what: string; value: Js
         what: "Rows that carry the tag, compared without case (`tag=動物,植物&tag=水彩`: 動物 or 植物, and 水彩)",
         value: joined(textPattern),
       };
+    case "search":
+      return {
+        what: "Rows in which every word occurs, in any script, letter case, width and Traditional or Simplified forms aside (`search=布谷鸟` finds 布穀鳥); a word of one or two Latin letters matches at the start of a word",
+        value: joined(textPattern),
+      };
     case "text":
       return { what: `Rows whose \`${name}\` is exactly this`, value: joined(textPattern) };
   }
@@ -127,5 +133,5 @@ export const idempotencyKey: Parameter = {
   in: "header",
   description:
     "The same key, caller, path and body again replays the first answer (`Idempotency-Replayed: true`) and creates nothing. Kept for 24 hours, successes only.",
-  schema: { type: "string", minLength: 1, maxLength: 200 },
+  schema: { type: "string", pattern: "^[\\x21-\\x7e]{1,255}$" },
 };

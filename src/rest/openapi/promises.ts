@@ -4,7 +4,7 @@
  */
 export const promises = {
   /** `Idempotency-Key` on every POST but log-in. */
-  idempotency: false,
+  idempotency: true,
   /** 429 with `Retry-After`, and the RateLimit headers on every answer. */
   rateLimits: false,
 };

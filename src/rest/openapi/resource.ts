@@ -1,14 +1,13 @@
 /** The operations of one definition, as the generic handlers serve them. */
 import type { ProblemCode } from "../../problems.ts";
 import type { Resource } from "../define.ts";
+import { maxBulk } from "../limits.ts";
 import { describeOperation, header, json, jsonBody, type Outline } from "./operation.ts";
 import { idParameter, ifMatch, ifNoneMatch, listParameters } from "./parameters.ts";
-import { promises } from "./promises.ts";
 import { frameSchema, inputSchema, objectSchema, pageSchema, patchSchema } from "./schemas.ts";
 import { socketNotes, socketText } from "./socket.ts";
 import { type Described, type JsonSchema, type Operation, ref } from "./types.ts";
 
-const maxBulk = 1_000;
 const patchTypes = ["application/json", "application/merge-patch+json"];
 
 /** "Model" for `models`: the name of its schemas, and the tail of its operationIds. */
@@ -17,14 +16,13 @@ export function typeName(resource: Resource): string {
   return one.charAt(0).toUpperCase() + one.slice(1);
 }
 
-/** @param isBulk whether several objects can be written in one request */
-export function describeResource(resource: Resource, { isBulk }: { isBulk: boolean }): Described {
+export function describeResource(resource: Resource): Described {
   const type = typeName(resource);
-  const { name, singular, create, patch, remove } = resource;
+  const { name, singular, isBulk, create, patch, remove } = resource;
   const path = `/api/${name}`;
   const schemas: Record<string, JsonSchema> = {
     [type]: objectSchema(resource),
-    [`${type}Page`]: pageSchema(ref(type)),
+    [`${type}Page`]: pageSchema(ref(type), { isSearchable: resource.isSearchable }),
     [`${type}Frame`]: frameSchema(resource, type),
   };
   const operations: Record<string, Operation> = {};
@@ -68,7 +66,7 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
     const isLogin = name === "sessions";
     const problems: ProblemCode[] = ["invalid-query", ...(create.throws ?? [])];
     if (create.by === "admins" || create.adminFields) problems.push("forbidden");
-    if (isLogin && promises.idempotency) problems.push("idempotency-key-refused");
+    if (create.isSecret) problems.push("idempotency-key-refused");
     const one = ref(`${type}Create`);
     const several = { type: "array", items: one, minItems: 1, maxItems: maxBulk };
     add(`POST ${path}`, {
@@ -89,7 +87,7 @@ export function describeResource(resource: Resource, { isBulk }: { isBulk: boole
         ),
       },
       problems,
-      isIdempotent: !isLogin,
+      isIdempotent: !create.isSecret,
     });
   }
   if (patch) {
@@ -144,7 +142,7 @@ function describeBulk(
       parameters: [ids],
       body: jsonBody(ref(`${type}Patch`), patchTypes),
       answers: { 200: json(ref(`${type}List`), "As they are now") },
-      problems: ["invalid-query", "forbidden", "not-found", ...(patch.throws ?? [])],
+      problems: ["invalid-query", "precondition-refused", "forbidden", "not-found", ...(patch.throws ?? [])],
     });
   }
   schemas[`${type}List`] = {
@@ -160,7 +158,7 @@ function describeBulk(
       token: "required",
       parameters: [ids],
       answers: { 204: { description: "They are gone" } },
-      problems: ["invalid-query", "forbidden", "not-found", ...(remove.throws ?? [])],
+      problems: ["invalid-query", "precondition-refused", "forbidden", "not-found", ...(remove.throws ?? [])],
     });
   }
 }

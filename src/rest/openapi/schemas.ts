@@ -106,7 +106,10 @@ export function patchSchema(shape: Shape, adminFields?: readonly string[]): Json
 }
 
 /** A page of a list. */
-export function pageSchema(item: JsonSchema, extra: Record<string, JsonSchema> = {}): JsonSchema {
+export function pageSchema(
+  item: JsonSchema,
+  { isSearchable, ...extra }: { isSearchable?: boolean; used_bytes?: JsonSchema } = {},
+): JsonSchema {
   return {
     type: "object",
     properties: {
@@ -115,6 +118,9 @@ export function pageSchema(item: JsonSchema, extra: Record<string, JsonSchema> =
       total: { type: "integer", minimum: 0, description: "All that meet the conditions and that the caller may see" },
       next: { type: "boolean", description: "Whether a further page has rows" },
       list: { type: "array", items: item },
+      ...(isSearchable
+        ? { total_exact: { const: false, description: "There when `search` found so much that it stopped counting" } }
+        : {}),
       ...extra,
     },
     required: ["page", "page_size", "total", "next", "list", ...Object.keys(extra)],

@@ -1,0 +1,11 @@
+/** The answer to a write as data, so that it can be stored and given again. */
+export interface Answer {
+  status: 200 | 201;
+  headers: Record<string, string>;
+  /** JSON as it is sent: a repeated answer has the same bytes. */
+  body: string;
+}
+
+export function toResponse({ status, headers, body }: Answer): Response {
+  return new Response(body, { status, headers: { ...headers, "Content-Type": "application/json" } });
+}

@@ -1,0 +1,105 @@
+/** What survives an engine or a worker that dies, and work that several workers share. */
+import { expect, test } from "bun:test";
+import { resolve } from "node:path";
+import { sweepLeases } from "../../src/pool/lease.ts";
+import type { Json } from "../helpers/app.ts";
+import { startPool } from "../helpers/pool.ts";
+import { eventually } from "../helpers/socket.ts";
+
+const pool = await startPool({ workers: 0, engines: [{ name: "painter", type: "infer", stepMs: 20 }] });
+const painter = pool.engine("painter");
+const owner = await pool.signUp();
+/** Over a second's work. */
+const body = { prompt: "a lake", width: 64, height: 64, num_inference_steps: 60 };
+
+async function running(taskId: number): Promise<void> {
+  const watch = await pool.server.watch(`tasks/${taskId}`, { token: owner.token });
+  await watch.until(({ status, stage }) => status === "running" && stage === "steps");
+  await watch.close();
+}
+
+/** A worker as a process of its own, to be killed. */
+async function spawnWorker() {
+  const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, "../../src/worker.ts")], {
+    env: {
+      PATH: process.env.PATH ?? "",
+      DATABASE_URL: pool.databaseUrl,
+      DATA_DIR: pool.directory,
+      SECRET_KEY: pool.secretKey,
+      LOG_LEVEL: "error",
+    },
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "inherit",
+  });
+  pool.onClose(async () => child.kill("SIGKILL"));
+  const known = await pool.sql<{ id: string }[]>`select id from workers`;
+  const [worker] = await eventually(
+    () => pool.sql<{ id: string }[]>`select id from workers where id <> all (${known.map((row) => row.id)}::text[])`,
+    (rows) => rows.length > 0,
+  );
+  return {
+    id: worker?.id as string,
+    async kill() {
+      child.kill("SIGKILL");
+      await child.exited;
+    },
+  };
+}
+
+test("a worker that is killed leaves its run to another, which goes on with it on the engine", async () => {
+  const doomed = await spawnWorker();
+  await pool.untilServer(painter.serverId, "ready");
+  const image = await pool.make("images", owner.token, body);
+  await running(image.task_id);
+  const runs = await painter.queue();
+  expect(runs).toHaveLength(1);
+  await doomed.kill();
+  await pool.addWorker();
+  // What the database's clock would say ten seconds later.
+  await pool.sql`update workers set expires_at = now() where id = ${doomed.id}`;
+  await sweepLeases(pool.sql);
+  const task = await pool.finished(image.task_id);
+  expect(task).toMatchObject({ status: "success", attempts: 1 });
+  expect(await painter.history()).toEqual(runs);
+});
+
+test("an engine that dies in the middle: the task waits for it and succeeds on another attempt", async () => {
+  const image = await pool.make("images", owner.token, body);
+  const watch = await pool.server.watch(`tasks/${image.task_id}`, { token: owner.token });
+  await watch.until(({ status, progress }) => status === "running" && progress > 10);
+  await painter.kill();
+  await painter.restart();
+  const task = await pool.finished(image.task_id);
+  expect(task).toMatchObject({ status: "success", attempts: 2, error: null });
+  expect(await painter.history()).toHaveLength(1);
+  expect(watch.valuesOf("progress").at(-1)).toBe(100);
+});
+
+test("two workers share eight pictures: each is made once", async () => {
+  await pool.addWorker();
+  await painter.kill();
+  await painter.restart();
+  await pool.call("PATCH", `/api/servers/${painter.serverId}`, { token: pool.admin.token, body: { slots: 4 } });
+  const quick = { ...body, num_inference_steps: 3 };
+  const images: Json[] = await Promise.all(
+    Array.from({ length: 8 }, (_, seed) => pool.make("images", owner.token, { ...quick, seed })),
+  );
+  const tasks = await Promise.all(images.map((image) => pool.finished(image.task_id)));
+  expect(tasks.map((task) => [task.status, task.attempts])).toEqual(tasks.map(() => ["success", 1]));
+  expect(await painter.history()).toHaveLength(8);
+});
+
+test("a worker that stops hands its running work over at once", async () => {
+  const image = await pool.make("images", owner.token, body);
+  await running(image.task_id);
+  const [lease] = await pool.sql<
+    { worker_id: string }[]
+  >`select worker_id from leases where task_id = ${image.task_id}`;
+  const before = await painter.history();
+  const holder = pool.workers.find((worker) => worker.id === lease?.worker_id);
+  expect(holder).toBeDefined();
+  await holder?.stop();
+  expect(await pool.finished(image.task_id)).toMatchObject({ status: "success", attempts: 1 });
+  expect(await painter.history()).toHaveLength(before.length + 1);
+});

@@ -1,0 +1,71 @@
+/** The hub alone, with its reads held back at will: orders of events that real sockets meet only now and then. */
+import { afterAll, test } from "bun:test";
+import { builtinCatalogue } from "../../src/params/catalogue.ts";
+import { createHub, type Follower } from "../../src/relay/hub.ts";
+import { createLinks } from "../../src/rest/links.ts";
+import { type Json, startApp } from "../helpers/app.ts";
+import { eventually } from "../helpers/socket.ts";
+
+const app = await startApp();
+const owner = await app.signUp();
+const viewer = { id: owner.id, admin: false, sessionId: owner.sessionId };
+
+const hub = createHub({
+  log: app.log,
+  findSession: async () => viewer,
+  contextFor: async (viewer) => ({
+    sql: app.sql,
+    viewer,
+    catalogue: builtinCatalogue,
+    links: createLinks(app.config.publicUrl, app.secrets),
+    secrets: app.secrets,
+    client: { ip: "", network: "", userAgent: "", origin: "" },
+    isSignupOpen: true,
+    listModels: async () => [],
+  }),
+});
+afterAll(() => hub.stop());
+
+function follower() {
+  const frames: Json[] = [];
+  let waiting: (() => void)[] = [];
+  const self: Follower = {
+    send(text) {
+      frames.push(JSON.parse(text));
+      for (const wake of waiting.splice(0)) wake();
+    },
+    close() {},
+  };
+  return {
+    self,
+    async until(isSo: (frame: Json) => boolean): Promise<void> {
+      while (!frames.some(isSo)) await new Promise<void>((wake) => waiting.push(wake));
+      waiting = [];
+    },
+  };
+}
+
+test("a change that comes while the only other follower leaves and a new one joins is told", async () => {
+  const { url } = await app.upload(owner.token);
+  const { id } = await app.make("datasets", owner.token, { images: [url] });
+  const [leaving, joining] = [follower(), follower()];
+  hub.subscribe("datasets", id, viewer, leaving.self);
+  await leaving.until((frame) => frame.type === "snapshot");
+
+  // A locked table of files holds back the reader between the row and what is looked up to show it.
+  await app.sql.begin(async (tx) => {
+    await tx`lock table files in access exclusive mode`;
+    hub.unsubscribe("datasets", id, leaving.self);
+    hub.subscribe("datasets", id, viewer, joining.self);
+    await eventually(
+      () => app.sql`
+        select from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%from files%'
+      `,
+      (blocked) => blocked.length > 0,
+    );
+    await app.sql`update datasets set name = 'changed meanwhile' where id = ${id}`;
+    hub.change({ table: "datasets", operation: "update", ids: [String(id)] });
+  });
+  await joining.until((frame) => frame.data?.name === "changed meanwhile");
+});

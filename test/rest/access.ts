@@ -1,0 +1,32 @@
+/** Who may do what, as the contract's tables have it: the expected status of every request of the matrix. */
+
+export const viewers = ["guest", "stranger", "owner", "admin", "revoked", "garbage"] as const;
+export type Kind = (typeof viewers)[number];
+export const verbs = ["list", "get", "post", "patch", "delete"] as const;
+export type Verb = (typeof verbs)[number];
+
+/** What has an owner and a `public` switch. */
+export const owned = ["datasets", "models", "images", "tasks"];
+/** Everyone reads them, admins alone write. */
+const adminsOwn = ["tags", "params", "servers"];
+
+const success: Record<Verb, number> = { list: 200, get: 200, post: 201, patch: 200, delete: 204 };
+
+export function expectedStatus(resource: string, verb: Verb, viewer: Kind, isPublic: boolean): number {
+  if (resource === "params" && (verb === "post" || verb === "delete")) return 405;
+  const isLogin = resource === "sessions" && verb === "post";
+  if (isLogin) return 201; // looks at no token
+  if (viewer === "revoked" || viewer === "garbage") return 401;
+  const isSignUp = resource === "users" && verb === "post";
+  if (viewer === "guest") {
+    if (isSignUp) return 201;
+    if ((verb !== "list" && verb !== "get") || resource === "sessions") return 401;
+    return verb === "get" && owned.includes(resource) && !isPublic ? 404 : 200;
+  }
+  if (viewer === "admin" || verb === "list") return success[verb];
+  if (verb === "post") return resource === "servers" ? 403 : 201;
+  if (adminsOwn.includes(resource)) return verb === "get" ? 200 : 403;
+  if (viewer === "owner") return success[verb];
+  if (resource === "sessions" || (owned.includes(resource) && !isPublic)) return 404;
+  return verb === "get" ? 200 : 403;
+}

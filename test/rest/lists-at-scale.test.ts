@@ -1,0 +1,282 @@
+/** What keeps lists fast and true: plans at scale, totals under concurrent writes, heat. */
+import { beforeAll, describe, expect, test } from "bun:test";
+import type { Sql } from "../../src/db/client.ts";
+import { builtinCatalogue } from "../../src/params/catalogue.ts";
+import { images } from "../../src/resources/images.ts";
+import type { Context } from "../../src/rest/define.ts";
+import { parseListQuery } from "../../src/rest/listview.ts";
+import { pageQuery, totalQuery } from "../../src/rest/page.ts";
+import { findEntries, foldWaiting } from "../../src/search/entries.ts";
+import { type Account, startApp } from "../helpers/app.ts";
+
+const app = await startApp();
+const { sql } = app;
+let owner: Account;
+let admin: Account;
+const rows = 20_000;
+
+beforeAll(async () => {
+  owner = await app.signUp();
+  const others = await Promise.all(Array.from({ length: 20 }, () => app.signUp()));
+  admin = await app.admin();
+  const users = [owner, owner, owner, ...others].map((user) => user.id);
+  await sql`insert into tags (name) select 'tag ' || n from generate_series(1, 50) n`;
+  await sql`
+    insert into models (name, type, base_model, status, epochs, public, user_id)
+    select 'm' || n, 'lora', 'SD1.5', 'error', 1, true, ${owner.id} from generate_series(1, 100) n
+  `;
+  await addImages(rows, users);
+  await sql`select fold_counts()`;
+  await sql`analyze`;
+}, 60_000);
+
+async function addImages(count: number, users: number[]): Promise<void> {
+  await sql`
+    insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
+      status, public, tag_ids, user_id, model_id)
+    select 'image ' || n % 2000, 64, 64, 'p', 20, 7, (array['DDIM', 'K_EULER', 'PNDM'])[1 + n % 3], n,
+      (array['SD1.5', 'SD2'])[1 + n % 2], case when n % 100 = 0 then 'running' else 'error' end, n % 5 < 3,
+      array[1 + n % 50, 1 + (n + 7) % 50], (${users}::int[])[1 + n % ${users.length}::int], 1 + n % 100
+    from generate_series(1, ${count}::int) n
+  `;
+}
+
+const contextOf = (account: Account | null): Context =>
+  ({
+    sql,
+    viewer: { id: account?.id ?? null, admin: account === admin, sessionId: null },
+    catalogue: builtinCatalogue,
+  }) as Context;
+
+interface Node {
+  "Node Type": string;
+  "Relation Name"?: string;
+  "Plan Rows": number;
+  Plans?: Node[];
+}
+
+const nodesOf = (node: Node): Node[] => [node, ...(node.Plans ?? []).flatMap(nodesOf)];
+
+describe("no list reads or sorts the whole table", () => {
+  const queries = [
+    "",
+    "user_id=OWNER",
+    "public=true",
+    "tag=tag 3",
+    "status=running",
+    "status=error",
+    "scheduler=DDIM",
+    "base_model=SD2",
+    "model_id=5",
+    "name=image 7",
+    "id=5,6,7",
+    "sort=createdAt",
+    "sort=updatedAt&order=asc",
+    "sort=name",
+    "sort=hot",
+    "order=desc",
+  ];
+  const cases = queries.flatMap((query) => ["guest", "owner", "admin"].map((who) => ({ query, who })));
+
+  test.each(cases)("$who asks for ?$query", async ({ query, who }) => {
+    const context = contextOf(who === "guest" ? null : who === "owner" ? owner : admin);
+    const parsed = parseListQuery(images, new URLSearchParams(query.replace("OWNER", String(owner.id))), context);
+    for (const isReversed of [false, true]) {
+      const [explained] = await sql<{ "QUERY PLAN": [{ Plan: Node }] }[]>`
+        explain (format json) ${pageQuery(images, parsed, context, { offset: 100, limit: 20, isReversed })}
+      `;
+      const nodes = nodesOf(explained?.["QUERY PLAN"][0].Plan as Node);
+      const whole = nodes.filter((node) => node["Node Type"] === "Seq Scan" && node["Relation Name"] === "images");
+      expect(whole).toEqual([]);
+      const sorts = nodes.filter((node) => node["Node Type"] === "Sort" && node["Plan Rows"] > 500);
+      expect(sorts).toEqual([]);
+    }
+    const [total] = await sql<{ total: number }[]>`${totalQuery(images, parsed, context)}`;
+    expect(total?.total).toBe(await countNaively(query, context));
+  });
+});
+
+/** The same total by counting, for a filter with one value. */
+async function countNaively(query: string, { viewer }: Context): Promise<number> {
+  const [name = "", value = ""] = query.replace("OWNER", String(owner.id)).split("=");
+  const conditions: Record<string, () => ReturnType<Sql>> = {
+    tag: () => sql`tag_ids @> array(select id from tags where name = ${value})`,
+    id: () => sql`id = any (${value.split(",").map(Number)}::int[])`,
+  };
+  const isColumn = ["user_id", "public", "status", "scheduler", "base_model", "model_id", "name"].includes(name);
+  const condition = conditions[name]?.() ?? (isColumn ? sql`${sql(name)}::text = ${value}` : sql`true`);
+  const [row] = await sql<{ count: number }[]>`
+    select count(*) from images where ${condition} and (public or ${viewer.admin} or user_id is not distinct from ${viewer.id})
+  `;
+  return row?.count as number;
+}
+
+test("totals are exact in every snapshot while others insert, change, publish, delete and fold", async () => {
+  const users = [owner.id, admin.id];
+  let isOver = false;
+  let checks = 0;
+  const anyId = () => 1 + Math.floor(Math.random() * rows);
+  const writer = async () => {
+    for (let i = 0; i < 25; i += 1) {
+      await addImages(1 + (i % 3), users);
+      await sql`update images set public = not public, tag_ids = ${[1, 2 + (i % 5)]} where id between ${anyId()} and ${anyId()} and id % 500 = 0`;
+      await sql`update images set user_id = ${users[i % 2] as number}, status = 'ready' where id = ${anyId()}`;
+      await sql`delete from images where id = ${anyId()}`;
+      await sql
+        .begin(async (tx) => {
+          await tx`update images set name = 'undone', public = not public where id = ${anyId()}`;
+          throw new Error("taken back");
+        })
+        .catch((error: Error) => expect(error.message).toBe("taken back"));
+    }
+  };
+  const folder = async () => {
+    while (!isOver) await sql`select fold_counts()`;
+  };
+  const reader = async () => {
+    while (!isOver) {
+      const [wrong] = await sql`
+        with truth as (
+          select '' as dim, '' as value, case when public then -1 else 0 end as scope from images
+          union all select 'status', status, case when public then -1 else user_id end from images
+          union all select 'user_id', user_id::text, case when public then -1 else 0 end from images
+          union all select 'tag', unnest(tag_ids)::text, case when public then -1 else user_id end from images
+        ), counted as (
+          select dim, value, scope, count(*) as n from truth group by dim, value, scope
+        )
+        select *, list_total('images', dim, array[value], array[scope]) as total
+        from counted
+        where n <> list_total('images', dim, array[value], array[scope])
+        limit 1
+      `;
+      expect(wrong).toBeUndefined();
+      checks += 1;
+    }
+  };
+  const watching = [folder(), reader()];
+  await Promise.all([writer(), writer(), writer()]);
+  isOver = true;
+  await Promise.all(watching);
+  expect(checks).toBeGreaterThan(0);
+  await sql`select fold_counts()`;
+  const [left] = await sql<{ count: number }[]>`select count(*) from list_count_changes`;
+  expect(left?.count).toBe(0);
+}, 60_000);
+
+describe("hot", () => {
+  const hotOrder = async (search: string) =>
+    (await app.call("GET", `/api/models?sort=hot&name=${search}`)).body.list.map(
+      (model: { info: string }) => model.info,
+    );
+  const add = async (name: string, info: string, ageDays: number, useAgesDays: number[]) => {
+    const [model] = await sql<{ id: number }[]>`
+      insert into models (name, info, type, base_model, status, epochs, public, user_id, created_at)
+      values (${name}, ${info}, 'lora', 'SD1.5', 'error', 1, true, ${owner.id}, now() - ${ageDays} * interval '1 day')
+      returning id
+    `;
+    for (const age of useAgesDays) {
+      await sql`insert into uses values ('models', ${model?.id as number}, now() - ${age} * interval '1 day')`;
+    }
+  };
+
+  test("new and popular comes before old and popular, and that before new and unused", async () => {
+    await add("heat", "old and once popular", 60, Array(50).fill(50));
+    await add("heat", "new and unused", 0, []);
+    await add("heat", "new and popular", 1, Array(50).fill(0));
+    await add("heat", "old and popular again", 60, Array(20).fill(1));
+    await sql`select fold_uses()`;
+    expect(await hotOrder("heat")).toEqual([
+      "new and popular",
+      "old and popular again",
+      "new and unused",
+      "old and once popular",
+    ]);
+  });
+
+  test("twice the uses, or the same uses a week later, weigh the same", async () => {
+    await add("weight", "ten a week ago", 30, Array(10).fill(7));
+    await add("weight", "five now", 30, Array(5).fill(0));
+    await sql`select fold_uses()`;
+    const heats = await sql<{ hot: number }[]>`select hot from models where name = 'weight'`;
+    expect(Math.abs((heats[0]?.hot ?? 0) - (heats[1]?.hot ?? 9))).toBeLessThan(0.001);
+  });
+
+  test("an image made with a model, and one started from an image, count within a fold", async () => {
+    const picture = await app.upload(owner.token);
+    const [model] = await sql<{ id: number }[]>`select id from models limit 1`;
+    const [made] = await sql<{ id: number; hot: number }[]>`
+      insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
+        user_id, model_id, file_key)
+      values ('x', 64, 64, 'p', 1, 1, 'DDIM', 1, 'SD1.5', ${owner.id}, ${model?.id as number}, ${picture.key})
+      returning id, hot
+    `;
+    await sql`update images set status = 'success' where id = ${made?.id as number}`;
+    await app.make("images", owner.token, { prompt: "p", from_image: `/api/images/${made?.id}` });
+    await sql`select fold_uses()`;
+    const [after] = await sql<{ uses: number; hot: number }[]>`
+      select m.uses, i.hot from models m, images i where m.id = ${model?.id as number} and i.id = ${made?.id as number}
+    `;
+    expect(after?.uses).toBe(1);
+    expect(after?.hot).toBeGreaterThan(made?.hot as number);
+  });
+});
+
+describe("search", () => {
+  const names = [
+    "布穀鳥在樹上",
+    "Cuckoo bird",
+    "ＦＵＬＬ width",
+    "100% a_b",
+    'It\'s "quoted" \\ back',
+    "🐦 emoji",
+    "歌劇裡的鳥",
+    "catalogue",
+  ];
+  beforeAll(async () => {
+    for (const name of names) await app.make("datasets", owner.token, { name, images: [], public: true });
+  });
+
+  test.each([
+    ["布穀鳥", ["布穀鳥在樹上"]],
+    ["布谷鸟", ["布穀鳥在樹上"]],
+    ["鳥", ["布穀鳥在樹上", "歌劇裡的鳥"]],
+    ["里", ["歌劇裡的鳥"]],
+    ["cuckoo bird", ["Cuckoo bird"]],
+    ["bird CUCK", ["Cuckoo bird"]],
+    ["ucko", ["Cuckoo bird"]],
+    ["cu", ["Cuckoo bird"]],
+    ["at", []],
+    ["full", ["ＦＵＬＬ width"]],
+    ["ｃｕｃｋｏｏ", ["Cuckoo bird"]],
+    ["%", ["100% a_b"]],
+    ["_", ["100% a_b"]],
+    ["0% a_b", ["100% a_b"]],
+    ["'", ['It\'s "quoted" \\ back']],
+    ['"quoted"', ['It\'s "quoted" \\ back']],
+    ["\\", ['It\'s "quoted" \\ back']],
+    ["🐦", ["🐦 emoji"]],
+    ["鳥,emoji", ["布穀鳥在樹上", "🐦 emoji", "歌劇裡的鳥"]],
+    ["nowhere", []],
+  ])("finds %p", async (words, found) => {
+    const { body } = await app.call("GET", `/api/datasets?search=${encodeURIComponent(words as string)}`);
+    expect(body.list.map((row: { name: string }) => row.name)).toEqual(found);
+    expect(body.total).toBe((found as string[]).length);
+  });
+
+  test("repeated search intersects, and a renamed object is found by its new name only", async () => {
+    const { body } = await app.call("GET", "/api/datasets?search=bird&search=cuckoo");
+    expect(body.total).toBe(1);
+    await app.call("PATCH", `/api/datasets/${body.list[0].id}`, { token: owner.token, body: { name: "Nightingale" } });
+    expect((await app.call("GET", "/api/datasets?search=cuckoo")).body.total).toBe(0);
+    expect((await app.call("GET", "/api/datasets?search=nightin")).body.total).toBe(1);
+  });
+
+  test("one and two Chinese characters are found through the index", async () => {
+    for (let round = 0; round < 3; round += 1) await sql.begin((tx) => foldWaiting(tx as unknown as Sql));
+    await sql`analyze search_entries`;
+    for (const word of ["鳥", "布穀"]) {
+      const plan = await sql`explain ${findEntries(sql, "images", [[word]])}`;
+      expect(JSON.stringify(plan)).toContain("search_entries_by_gram");
+    }
+  });
+});
