@@ -3,6 +3,7 @@ import type { Fragment } from "postgres";
 import { type Compiled, compile, fill } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
+import { maxId } from "./limits.ts";
 import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
 import { deepOffset, pageQuery, readTotal, type Slice, totalQuery } from "./page.ts";
 
@@ -160,7 +161,7 @@ export function parseId(resource: Resource, text: string): number | string {
     if (text.includes("\0")) throw notFound(resource, text); // PostgreSQL has no such text
     return text;
   }
-  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > 2_147_483_647) throw notFound(resource, text);
+  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > maxId) throw notFound(resource, text);
   return Number(text);
 }
 
