@@ -67,7 +67,7 @@ test("a connection that dies under a transaction is an error of that transaction
     const [self] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`;
     await sql`select pg_terminate_backend(${self?.pid ?? 0})`;
     await tx`select 1`.catch(() => {});
-    // What is sent to a connection known to be closed used to end the process (see patches/).
+    // What is sent to a connection known to be closed used to end the process (see src/db/postgres@3.4.9.patch).
     await tx`select 2`;
   });
   expect(await torn.catch((error) => error.code)).toBe("CONNECTION_CLOSED");
