@@ -20,13 +20,17 @@ import { answerOnce, canonicalJson, refuseKey } from "./rest/idempotency.ts";
 import { readIds } from "./rest/input.ts";
 import type { Links } from "./rest/links.ts";
 import { checkMethod } from "./rest/methods.ts";
+import { createDocument } from "./rest/openapi.ts";
 import { allowOrigins, refuseForeignOrigins } from "./rest/origin.ts";
 import { limitRates } from "./rest/rate-limit.ts";
 import { detail, list, parseId } from "./rest/read.ts";
 import { create, patch, remove, type Target } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
+import { describeRoutes } from "./routes/described.ts";
+import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { referenceRoutes } from "./routes/reference.ts";
 import type { Storage } from "./storage/storage.ts";
 
 export interface Deps {
@@ -87,7 +91,12 @@ export function createApp(deps: Deps) {
   app.use("/api/*", allowOrigins(allowedOrigins, deps.links.publicUrl), limitRates(deps.config.rateLimits));
   app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
-  app.use("/api/*", refuseForeignOrigins(allowedOrigins, deps.links.publicUrl), async (c, next) => {
+  app.route("/docs", referenceRoutes());
+  const { publicUrl } = deps.links;
+  const document = documentRoutes(() => createDocument({ resources, others: describeRoutes(), publicUrl }));
+  app.use("/api/*", refuseForeignOrigins(allowedOrigins, publicUrl));
+  app.route("/api/openapi.json", document);
+  app.use("/api/*", async (c, next) => {
     // Logging in looks at no token: a stale one must not keep anybody out.
     const isLogin = c.req.method === "POST" && c.req.path === "/api/sessions";
     c.set("viewer", isLogin ? guest : await findViewer(deps.sql, readToken(c.req.raw.headers)));

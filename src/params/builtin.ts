@@ -3,8 +3,8 @@
  * `/api/params` and the OpenAPI document read this one source; admins may change defaults and narrow limits.
  */
 
-export interface Choice {
-  value: string;
+export interface Choice<V extends string = string> {
+  value: V;
   label: { en: string; zh: string };
 }
 
@@ -17,11 +17,11 @@ export interface Parameter {
   maxLength?: number;
   maxItems?: number;
   default?: unknown;
-  enum?: Choice[];
+  enum?: readonly Choice[];
 }
 
-const choice = (value: string, en: string, zh: string): Choice => ({ value, label: { en, zh } });
-const plain = (value: string): Choice => choice(value, value, value);
+const choice = <V extends string>(value: V, en: string, zh: string): Choice<V> => ({ value, label: { en, zh } });
+const plain = <V extends string>(value: V): Choice<V> => choice(value, value, value);
 
 export const statuses = [
   choice("initial", "Accepted", "初始化"),
@@ -30,21 +30,21 @@ export const statuses = [
   choice("running", "Running", "運行中"),
   choice("success", "Finished", "成功"),
   choice("error", "Failed", "異常"),
-];
+] as const;
 
-const baseModel: Parameter = {
+const baseModel = {
   type: "string",
   description: "The base model that a model is trained on and a picture is made with",
   enum: [choice("SD1.5", "Stable Diffusion 1.5", "SD1.5"), choice("SD2", "Stable Diffusion 2", "SD2")],
   default: "SD1.5",
-};
-const seed: Parameter = {
+} as const satisfies Parameter;
+const seed = {
   type: "integer",
   description: "Random seed; drawn and reported when left out",
   minimum: 0,
   maximum: 2_147_483_647,
-};
-const work = [choice("train", "Training", "訓練"), choice("infer", "Inference", "推理")];
+} as const satisfies Parameter;
+const work = [choice("train", "Training", "訓練"), choice("infer", "Inference", "推理")] as const;
 
 export const builtin = {
   model: {
@@ -103,7 +103,9 @@ export const builtin = {
     scheduler: {
       type: "string",
       description: "The sampler",
-      enum: ["DDIM", "K_EULER", "DPMSolverMultistep", "K_EULER_ANCESTRAL", "PNDM", "KLMS"].map(plain),
+      enum: (["DDIM", "K_EULER", "DPMSolverMultistep", "K_EULER_ANCESTRAL", "PNDM", "KLMS"] as const).map((v) =>
+        plain(v),
+      ),
       default: "K_EULER",
     },
     seed,
@@ -158,3 +160,16 @@ export const builtin = {
 } as const satisfies Record<string, Record<string, Parameter>>;
 
 export type EntryName = keyof typeof builtin;
+export type FieldName<E extends EntryName> = keyof (typeof builtin)[E] & string;
+
+/** The values that a parameter takes. */
+type ValueOf<P> = P extends { enum: readonly Choice<infer V>[] }
+  ? V
+  : P extends { type: "integer" | "number" }
+    ? number
+    : P extends { type: "string" }
+      ? string
+      : P extends { type: "boolean" }
+        ? boolean
+        : unknown[];
+export type ParameterValue<E extends EntryName, F extends FieldName<E>> = ValueOf<(typeof builtin)[E][F]>;

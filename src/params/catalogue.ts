@@ -3,14 +3,22 @@
 import { z } from "zod";
 import type { Sql } from "../db/client.ts";
 import { type Fault, Problem } from "../problems.ts";
-import { builtin, type EntryName, type Parameter } from "./builtin.ts";
+import { builtin, type EntryName, type FieldName, type Parameter, type ParameterValue } from "./builtin.ts";
+import { limitText } from "./text.ts";
 
 export type Entry = Record<string, Parameter>;
 /** Fields are looked up by name, so a field that an entry lacks is a bug that shows at once. */
 export interface Catalogue {
   get(entry: EntryName, field: string): Parameter;
+  /** The validator of a field's values, of their type. */
+  schema<E extends EntryName, F extends FieldName<E>>(entry: E, field: F): FieldSchema<E, F>;
   entries: Record<EntryName, Entry>;
 }
+
+export type FieldSchema<E extends EntryName, F extends FieldName<E>> = z.ZodType<
+  ParameterValue<E, F>,
+  ParameterValue<E, F>
+>;
 
 /** What admins may change of a field. */
 export const overrideSchema = z.record(
@@ -31,14 +39,44 @@ export function toCatalogue(overrides: Record<string, Overrides>): Catalogue {
   const entries = Object.fromEntries(
     Object.entries(builtin).map(([name, entry]) => [name, applyOverrides(entry, overrides[name] ?? {})]),
   ) as Record<EntryName, Entry>;
+  const get = (entry: EntryName, field: string): Parameter => {
+    const parameter = entries[entry][field];
+    if (!parameter) throw new Error(`the catalogue has no ${entry}.${field}`);
+    return parameter;
+  };
   return {
     entries,
-    get(entry, field) {
-      const parameter = entries[entry][field];
-      if (!parameter) throw new Error(`the catalogue has no ${entry}.${field}`);
-      return parameter;
-    },
+    get,
+    schema: <E extends EntryName, F extends FieldName<E>>(entry: E, field: F) =>
+      toSchema(get(entry, field)) as FieldSchema<E, F>,
   };
+}
+
+/** The validators of several fields of one entry, by their names. */
+export function pickSchemas<E extends EntryName, F extends FieldName<E>>(
+  catalogue: Catalogue,
+  entry: E,
+  fields: readonly F[],
+): { [K in F]: FieldSchema<E, K> } {
+  return Object.fromEntries(fields.map((field) => [field, catalogue.schema(entry, field)])) as {
+    [K in F]: FieldSchema<E, K>;
+  };
+}
+
+/**
+ * The schema of what a row may hold: the built-in choices, whatever admins have narrowed since. Of numbers the type
+ * alone, since limits may be others than when the row was written.
+ */
+export function storedSchema<E extends EntryName, F extends FieldName<E>>(entry: E, field: F): FieldSchema<E, F> {
+  const {
+    minimum: _min,
+    maximum: _max,
+    multipleOf: _step,
+    default: usual,
+    ...kept
+  } = builtinCatalogue.get(entry, field);
+  const schema = toSchema(kept) as FieldSchema<E, F>;
+  return usual === undefined ? schema : schema.meta({ ...schema.meta(), examples: [usual] });
 }
 
 export function applyOverrides(entry: Entry, overrides: Overrides): Entry {
@@ -94,8 +132,21 @@ export function checkOverrides(name: EntryName, overrides: Overrides): void {
   if (errors.length > 0) throw new Problem("invalid", { detail: "The catalogue entry is not valid", errors });
 }
 
-/** The validator of one field's values. */
+/** Parameters live as long as their catalogue, so each validator is built once and not at every request. */
+const schemas = new WeakMap<Parameter, z.ZodType>();
+
+/** The validator of one field's values; its description and default are there for the document's sake. */
 export function toSchema(parameter: Parameter): z.ZodType {
+  let schema = schemas.get(parameter);
+  if (!schema) {
+    const { description, default: fallback } = parameter;
+    schema = buildSchema(parameter).meta({ description, ...(fallback === undefined ? {} : { default: fallback }) });
+    schemas.set(parameter, schema);
+  }
+  return schema;
+}
+
+function buildSchema(parameter: Parameter): z.ZodType {
   switch (parameter.type) {
     case "integer":
     case "number": {
@@ -108,7 +159,7 @@ export function toSchema(parameter: Parameter): z.ZodType {
     case "string": {
       const values = parameter.enum?.map((c) => c.value);
       if (values) return z.enum(values as [string, ...string[]]);
-      return z.string().max(parameter.maxLength ?? 10_000);
+      return limitText(z.string(), parameter.maxLength ?? 10_000);
     }
     case "boolean":
       return z.boolean();

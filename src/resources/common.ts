@@ -1,48 +1,60 @@
 /** What several definitions share: names, tags, labels of work, and how stored files are shown and referred to. */
 import { z } from "zod";
 import type { Sql } from "../db/client.ts";
+import { limitText } from "../params/text.ts";
 import type { Fault } from "../problems.ts";
 import type { Columns, Context, Field, Input, Row, Sort } from "../rest/define.ts";
+import { maxId } from "../rest/limits.ts";
 import { all } from "../rest/pipeline.ts";
 import { isForbiddenHost } from "../storage/fetch-remote.ts";
 
-export const id: Field = { schema: z.int().positive() };
+export const id = { schema: z.int().positive() } satisfies Field;
 const instant = z.iso.datetime();
-export const createdAt: Field = { schema: instant };
-export const updatedAt: Field = { schema: instant };
-export const reference = z.int().positive();
+export const createdAt = { schema: instant } satisfies Field;
+export const updatedAt = { schema: instant } satisfies Field;
+export const reference = z.int().positive().max(maxId);
 export const nullableReference = reference.nullable();
 
-export const name = z.string().trim().min(1).max(120);
-export const longText = z.string().max(10_000);
+export const name = limitText(z.string().trim().min(1), 120).meta({ examples: ["布穀鳥"] });
+/** A name as it is answered. */
+export const shownName = { schema: z.string().meta({ examples: ["布穀鳥"] }) } satisfies Field;
+export const longText = limitText(z.string(), 10_000);
 
 /** `createdAt` and `updatedAt` newest first, `name` by code point (its columns have the collation "C"). */
-export const commonSorts: Record<string, Sort> = {
+export const commonSorts = {
   createdAt: { by: "created_at", direction: "desc" },
   updatedAt: { by: "updated_at", direction: "desc" },
   name: { by: "name", direction: "asc" },
-};
+} as const satisfies Record<string, Sort>;
 
 export const tagName = z
   .string()
+  // For the document: some full-width commas become plain ones below.
+  .meta({
+    pattern: "^[^,\uFF0C\uFE10\uFE50]*[^,\uFF0C\uFE10\uFE50\\s][^,\uFF0C\uFE10\uFE50]*$",
+    maxLength: 60,
+    examples: ["水彩"],
+  })
   .transform((text) => text.normalize("NFKC").trim())
   .pipe(
-    z
-      .string()
-      .min(1)
-      .max(60)
-      .regex(/^[^,]*$/, "must hold no comma"),
+    limitText(
+      z
+        .string()
+        .min(1)
+        .regex(/^[^,]*$/, "must hold no comma"),
+      60,
+    ),
   );
 export const tagsInput = z.array(tagName).max(100);
-export const tags: Field = {
-  schema: z.array(z.string()),
+export const tags = {
+  schema: z.array(z.string()).meta({ examples: [["動物", "水彩"]] }),
   // Written out: PostgreSQL does not inline a function with a join, and calling one takes far longer than the join.
   select: ({ sql }) => sql`
     array(
       select g.name from unnest(t.tag_ids) with ordinality as o (id, place) join tags g on g.id = o.id order by o.place
     )
   `,
-};
+} satisfies Field;
 
 /** Tag names to the ids that a row keeps; unknown names are created. */
 export async function toTagIds({ sql }: Context, names: unknown): Promise<number[]> {
@@ -82,7 +94,7 @@ export async function withTagIds(context: Context, { tags: names, ...columns }: 
 }
 
 /** `{class, detail}`: what went wrong. The detail may speak of private things: strangers see the class alone. */
-export const errorField: Field = {
+export const errorField = {
   schema: z.object({ class: z.string(), detail: z.string().nullable() }).nullable(),
   shape(value, row, { viewer }) {
     const error = value as { class: string; detail: string } | null;
@@ -90,7 +102,7 @@ export const errorField: Field = {
     const mine = viewer.admin || viewer.id === row.owner_id;
     return mine ? error : { class: error.class, detail: null };
   },
-};
+} satisfies Field;
 
 const ownFile = /^\/api\/files\/([\w.-]+)$/;
 

@@ -1,5 +1,6 @@
 /** Data sets: pictures with captions, in an order, to train models on. Private to their owner until published. */
 import { z } from "zod";
+import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import {
   type Columns,
@@ -21,6 +22,7 @@ import {
   reference,
   resolvePicture,
   showFile,
+  shownName,
   tags,
   tagsInput,
   toTagIdsOfAll,
@@ -32,7 +34,7 @@ const shape = () => ({
   name,
   info: longText,
   images: z.array(z.string().min(1).max(2000)).max(10_000),
-  captions: z.record(z.string(), z.string().max(2000).nullable()),
+  captions: z.record(z.string(), limitText(z.string(), 2000).nullable()),
   public: z.boolean(),
   tags: tagsInput,
 });
@@ -77,12 +79,13 @@ const show = (value: unknown, row: Row, context: Context) =>
 export const datasets = defineResource({
   name: "datasets",
   singular: "data set",
+  about: "Pictures with captions, in an order, to train models on. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   isBulk: true,
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     info: { schema: z.string() },
     images: { schema: z.array(z.string().nullable()), shape: show },
     image_count: { schema: z.int(), select: ({ sql }) => sql`cardinality(t.images)` },
@@ -131,6 +134,14 @@ export const datasets = defineResource({
     by: "users",
     shape,
     required: ["images"],
+    examples: {
+      uploads: {
+        name: "布穀鳥",
+        images: ["/api/files/0b9c2f7e6d.png", "https://example.com/cuckoo.png"],
+        captions: { "/api/files/0b9c2f7e6d.png": "a cuckoo on a branch" },
+        tags: ["動物"],
+      },
+    },
     check,
     async insert(context, inputs) {
       const { sql, viewer } = context;
@@ -154,6 +165,7 @@ export const datasets = defineResource({
     },
   },
   remove: {
+    throws: ["in-use"],
     async before({ sql }, rows) {
       const [used] = await sql`
         select from tasks k

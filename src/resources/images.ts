@@ -1,5 +1,6 @@
 /** Images: pictures made, or being made, from a prompt. Private to their owner until published. */
 import { z } from "zod";
+import { storedSchema } from "../params/catalogue.ts";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
 import {
   commonSorts,
@@ -10,6 +11,7 @@ import {
   nullableReference,
   prepareFiles,
   reference,
+  shownName,
   showSource,
   tags,
   tagsInput,
@@ -24,23 +26,24 @@ const ownFile = { schema: z.string().nullable() };
 export const images = defineResource({
   name: "images",
   singular: "image",
+  about: "Pictures made, or being made, from a prompt. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   isBulk: true,
   fields: {
     id,
-    name: { schema: z.string() },
-    width: { schema: z.int() },
-    height: { schema: z.int() },
-    prompt: { schema: z.string() },
-    negative_prompt: { schema: z.string() },
-    num_inference_steps: { schema: z.int() },
-    guidance_scale: { schema: z.number() },
-    scheduler: { schema: z.string() },
-    seed: { schema: z.int() },
+    name: shownName,
+    width: { schema: storedSchema("image", "width") },
+    height: { schema: storedSchema("image", "height") },
+    prompt: { schema: storedSchema("image", "prompt") },
+    negative_prompt: { schema: storedSchema("image", "negative_prompt") },
+    num_inference_steps: { schema: storedSchema("image", "num_inference_steps") },
+    guidance_scale: { schema: storedSchema("image", "guidance_scale") },
+    scheduler: { schema: storedSchema("image", "scheduler") },
+    seed: { schema: storedSchema("image", "seed") },
     from_image: { schema: z.string().nullable(), shape: showSource },
-    strength: { schema: z.number().nullable() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    strength: { schema: storedSchema("image", "strength").nullable() },
+    base_model: { schema: storedSchema("image", "base_model") },
     url: {
       ...ownFile,
       select: ({ sql }) => sql`t.file_key`,
@@ -51,7 +54,7 @@ export const images = defineResource({
       select: ({ sql }) => sql`t.thumbnail_key`,
       shape: (key, row, { links }) => (key ? links.file(key as string, { isSigned: !row.public }) : null),
     },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error"]) },
+    status: { schema: storedSchema("image", "status") },
     progress: { schema: z.int().min(0).max(100) },
     error: errorField,
     public: { schema: z.boolean() },
@@ -96,6 +99,11 @@ export const images = defineResource({
     by: "users",
     shape: imageShape,
     required: ["prompt"],
+    examples: {
+      simple: { prompt: "a cuckoo on a branch, watercolour" },
+      variation: { prompt: "the same in winter", from_image: "/api/images/1", strength: 0.6, seed: 7 },
+    },
+    throws: ["model-not-ready"],
     check: checkImage,
     async insert(context, inputs) {
       const orders = inputs.map((input) => ({ input, count: 1 }));

@@ -1,5 +1,6 @@
 /** Models: trained here from a data set, or registered from a file. Private to their owner until published. */
 import { z } from "zod";
+import { storedSchema } from "../params/catalogue.ts";
 import { defineResource, isOwnerOrAdmin, ownedOrPublic, visibleReference } from "../rest/define.ts";
 import { all } from "../rest/pipeline.ts";
 import {
@@ -12,34 +13,35 @@ import {
   reference,
   resolvePicture,
   showFile,
+  shownName,
   tags,
   updatedAt,
   withTagIds,
 } from "./common.ts";
 import { addModel, checkModel, modelShape } from "./work.ts";
 
-const patchable = ["name", "info", "trigger_words", "image", "tags", "public"];
-
 export const models = defineResource({
   name: "models",
   singular: "model",
+  about:
+    "Models: trained here from a data set (`dataset_id`), or registered from an upload (`file`); POST needs one of the two. Private to their owner until published.",
   id: "integer",
   owner: "t.user_id",
   isBulk: true,
   fields: {
     id,
-    name: { schema: z.string() },
+    name: shownName,
     info: { schema: z.string() },
-    type: { schema: z.enum(["lora", "ckp", "hyper", "ti"]) },
+    type: { schema: storedSchema("model", "type") },
     trigger_words: { schema: z.string() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    base_model: { schema: storedSchema("model", "base_model") },
     model_path: { schema: z.string().nullable() },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error"]) },
+    status: { schema: storedSchema("model", "status") },
     progress: { schema: z.int().min(0).max(100) },
     error: errorField,
     image: { schema: z.string().nullable(), shape: showFile },
     hash: { schema: z.string().nullable() },
-    epochs: { schema: z.int() },
+    epochs: { schema: storedSchema("model", "epochs") },
     train: { schema: z.record(z.string(), z.unknown()) },
     public: { schema: z.boolean() },
     uses: { schema: z.int() },
@@ -86,12 +88,19 @@ export const models = defineResource({
     by: "users",
     shape: modelShape,
     required: [],
+    needsOneOf: ["dataset_id", "file"],
+    examples: {
+      train: { name: "布穀鳥", dataset_id: 1, trigger_words: "cuckoo", epochs: 1000, train: { resolution: 512 } },
+      register: { name: "布穀鳥", file: "/api/files/0b9c2f7e6d.safetensors", base_model: "SD1.5" },
+    },
     check: checkModel,
     insert: (context, inputs) => all(inputs, async (input) => ({ id: (await addModel(context, input)).modelId })),
   },
   patch: {
-    shape: (catalogue) =>
-      Object.fromEntries(Object.entries(modelShape(catalogue)).filter(([field]) => patchable.includes(field))),
+    shape(catalogue) {
+      const { name, info, trigger_words, image, tags, public: isPublic } = modelShape(catalogue);
+      return { name, info, trigger_words, image, tags, public: isPublic };
+    },
     async check(context, input, faults) {
       if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
     },

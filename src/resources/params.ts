@@ -7,6 +7,8 @@ import { defineResource } from "../rest/define.ts";
 export const params = defineResource({
   name: "params",
   singular: "parameter set",
+  about:
+    "The parameter catalogue: every field's type, limits, default and choices with their labels. Admins change defaults and narrow limits within the built-in ones, which this document shows.",
   id: "text",
   owner: "null::int",
   fields: {

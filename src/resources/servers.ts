@@ -1,10 +1,10 @@
 /** GPU servers: everyone sees what there is, admins run them. Passwords and keys go in and never come out. */
 import { z } from "zod";
 import { addJob } from "../db/queue.ts";
-import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { Problem } from "../problems.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
-import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, name, shownName, updatedAt } from "./common.ts";
 
 const host = z
   .string()
@@ -16,13 +16,13 @@ const secret = z.string().max(10_000).nullable();
 
 const shape = (catalogue: Catalogue) => ({
   name,
-  type: toSchema(catalogue.get("server", "type")),
-  engine: toSchema(catalogue.get("server", "engine")).nullable(),
+  type: catalogue.schema("server", "type"),
+  engine: catalogue.schema("server", "engine").nullable(),
   ip: host,
-  port: toSchema(catalogue.get("server", "port")),
+  port: catalogue.schema("server", "port"),
   tls: z.boolean(),
   tls_ca: z.string().max(100_000).nullable(),
-  slots: toSchema(catalogue.get("server", "slots")),
+  slots: catalogue.schema("server", "slots"),
   username: z.string().max(200),
   password: secret,
   private_key: secret,
@@ -51,25 +51,26 @@ const admins = { see: "admin" } as const;
 export const servers = defineResource({
   name: "servers",
   singular: "server",
+  about: "GPU servers. Everyone sees what there is, admins run them; passwords and keys go in and never come out.",
   id: "integer",
   owner: "null::int",
   fields: {
     id,
-    name: { schema: z.string() },
-    type: { schema: z.enum(["train", "infer"]) },
-    status: { schema: z.enum(["error", "initial", "idle", "ready", "working", "closing"]) },
+    name: shownName,
+    type: { schema: storedSchema("server", "type") },
+    status: { schema: storedSchema("server", "status") },
     models: {
       schema: z.array(z.object({ type: z.string(), name: z.string() })),
       live: true,
       select: ({ sql }) => sql`null`,
       shape: (_value, row) => row.live_models ?? [],
     },
-    engine: { ...admins, schema: z.enum(["comfyui", "a1111", "kohya"]).nullable() },
+    engine: { ...admins, schema: storedSchema("server", "engine").nullable() },
     ip: { ...admins, schema: z.string() },
-    port: { ...admins, schema: z.int() },
+    port: { ...admins, schema: storedSchema("server", "port") },
     tls: { ...admins, schema: z.boolean() },
     tls_ca: { ...admins, schema: z.string().nullable() },
-    slots: { ...admins, schema: z.int() },
+    slots: { ...admins, schema: storedSchema("server", "slots") },
     username: { ...admins, schema: z.string() },
     host_key: { ...admins, schema: z.string().nullable() },
     checkpoints: { ...admins, schema: z.record(z.string(), z.string()) },
@@ -85,7 +86,7 @@ export const servers = defineResource({
     type: { kind: "enum", column: "type", entry: "server", field: "type" },
     status: { kind: "enum", column: "status", entry: "server", field: "status" },
   },
-  sorts: { name: commonSorts.name as never },
+  sorts: { name: commonSorts.name },
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   async prepare({ listModels }, rows) {
@@ -99,6 +100,8 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
+    examples: { comfyui: { name: "gpu-1", type: "infer", ip: "192.0.2.7", port: 8188 } },
+    throws: ["name-taken", "conflict"],
     async insert(context, [input = {}]) {
       const { sql } = context;
       const columns = toColumns(context, input);
@@ -109,6 +112,7 @@ export const servers = defineResource({
   },
   patch: {
     shape: (catalogue) => ({ ...shape(catalogue), status: z.enum(["closing", "ready"]) }),
+    throws: ["name-taken", "conflict"],
     async change(context, { status, ...input }, [row]) {
       const columns = toColumns(context, input);
       const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
@@ -121,6 +125,7 @@ export const servers = defineResource({
     },
   },
   remove: {
+    throws: ["in-use"],
     async before({ sql }, rows) {
       const [lease] =
         await sql`select from leases where server_id = any (${rows.map((row) => row.id as number)}::int[]) limit 1`;

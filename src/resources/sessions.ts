@@ -14,6 +14,7 @@ const canonicalEmail = (text: string) => text.trim().toLowerCase();
 export const sessions = defineResource({
   name: "sessions",
   singular: "session",
+  about: "Log-ins. One's own only, admins see all. POST logs in and is the one answer that shows the token.",
   id: "text",
   owner: "t.user_id",
   readers: "users",
@@ -32,7 +33,7 @@ export const sessions = defineResource({
     updated_at: updatedAt,
   },
   filters: { id: { kind: "text", column: "id" }, user_id: { kind: "id", column: "user_id" } },
-  sorts: { createdAt: commonSorts.createdAt as never, updatedAt: commonSorts.updatedAt as never },
+  sorts: { createdAt: commonSorts.createdAt, updatedAt: commonSorts.updatedAt },
   visible: ({ sql, viewer }) => (viewer.admin ? sql`true` : sql`t.user_id = ${viewer.id}`),
   mayWrite: isOwnerOrAdmin,
   create: {
@@ -40,6 +41,8 @@ export const sessions = defineResource({
     // Any string may be tried: what is no valid email or password simply fails as a wrong one does.
     shape: () => ({ email: z.string().max(254).transform(canonicalEmail), password: z.string().max(1024) }),
     required: ["email", "password"],
+    throws: ["login-failed", "too-many-requests"],
+    extra: { token: z.string() },
     isSecret: true,
     around(context, { email }, work) {
       const counters = [guessesAtAccount(`log-in ${email}`), guessesFrom(networkOf(context.client.ip))];
@@ -67,6 +70,7 @@ export const sessions = defineResource({
   },
   patch: {
     shape: () => ({ status: z.enum(["active", "revoked"]) }),
+    throws: ["session-revoked"],
     async change({ sql }, { status }, [row]) {
       if (status === undefined || !row) return {};
       if (status === "revoked") return row.status === "revoked" ? {} : { status, revoked_at: sql`now()` };

@@ -1,15 +1,15 @@
 /** Tags: names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once. */
-import { z } from "zod";
 import { defineResource } from "../rest/define.ts";
-import { commonSorts, createdAt, id, insertAll, tagName, updatedAt } from "./common.ts";
+import { commonSorts, createdAt, id, insertAll, shownName, tagName, updatedAt } from "./common.ts";
 
 export const tags = defineResource({
   name: "tags",
   singular: "tag",
+  about: "Names that objects share. Anyone logged in makes them; admins rename and delete them, everywhere at once.",
   id: "integer",
   owner: "null::int",
   isBulk: true,
-  fields: { id, name: { schema: z.string() }, created_at: createdAt, updated_at: updatedAt },
+  fields: { id, name: shownName, created_at: createdAt, updated_at: updatedAt },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
   sorts: commonSorts,
   lists: { counted: [], isOwned: false },
@@ -20,8 +20,9 @@ export const tags = defineResource({
     by: "users",
     shape: () => ({ name: tagName }),
     required: ["name"],
+    throws: ["name-taken"],
     insert: ({ sql }, inputs) => insertAll(sql, "tags", inputs),
   },
-  patch: { shape: () => ({ name: tagName }), change: async (_context, input) => input },
+  patch: { shape: () => ({ name: tagName }), throws: ["name-taken"], change: async (_context, input) => input },
   remove: {},
 });

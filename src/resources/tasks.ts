@@ -1,7 +1,7 @@
 /** Tasks: what a user asked the GPU servers for, from acceptance to outcome. */
 import { z } from "zod";
 import { addJobs, dispatchSoon } from "../db/queue.ts";
-import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Catalogue, storedSchema } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import {
   type Columns,
@@ -14,7 +14,17 @@ import {
   visibleReference,
 } from "../rest/define.ts";
 import { all } from "../rest/pipeline.ts";
-import { commonSorts, createdAt, errorField, id, name, nullableReference, reference, updatedAt } from "./common.ts";
+import {
+  commonSorts,
+  createdAt,
+  errorField,
+  id,
+  name,
+  nullableReference,
+  reference,
+  shownName,
+  updatedAt,
+} from "./common.ts";
 import {
   addImages,
   addModel,
@@ -30,15 +40,15 @@ import {
 const unfinished = ["initial", "ready", "waiting", "running"];
 
 /** `type` decides which other fields there are; the model's own type is `model_type` here. */
-const createShape = (catalogue: Catalogue): Record<string, z.ZodType> => {
+const createShape = (catalogue: Catalogue) => {
   const model = modelShape(catalogue);
   return {
     ...model,
     ...imageShape(catalogue),
-    type: toSchema(catalogue.get("task", "type")),
-    model_type: model.type as z.ZodType,
-    count: toSchema(catalogue.get("task", "count")),
-    priority: toSchema(catalogue.get("task", "priority")),
+    type: catalogue.schema("task", "type"),
+    model_type: model.type,
+    count: catalogue.schema("task", "count"),
+    priority: catalogue.schema("task", "priority"),
   };
 };
 
@@ -175,19 +185,21 @@ async function retry({ sql }: Context, rows: Row[]): Promise<Set<number | string
 export const tasks = defineResource({
   name: "tasks",
   singular: "task",
+  about:
+    "What users asked the GPU servers for, from acceptance to outcome. `type: infer` takes the fields of an image and `count`; `type: train` those of a model (its own type as `model_type`), or `model_id` alone to train that model again. PATCH `status: canceled` cancels, `status: waiting` tries again.",
   id: "integer",
   owner: "t.user_id",
   isBulk: true,
   fields: {
     id,
-    name: { schema: z.string() },
-    type: { schema: z.enum(["train", "infer"]) },
-    status: { schema: z.enum(["initial", "ready", "waiting", "running", "success", "error", "canceled"]) },
+    name: shownName,
+    type: { schema: storedSchema("task", "type") },
+    status: { schema: storedSchema("task", "status") },
     progress: { schema: z.int().min(0).max(100) },
     stage: { schema: z.enum(["loading", "steps", "saving"]).nullable() },
     public: { schema: z.boolean() },
-    priority: { schema: z.int() },
-    base_model: { schema: z.enum(["SD1.5", "SD2"]) },
+    priority: { schema: storedSchema("task", "priority") },
+    base_model: { schema: storedSchema("task", "base_model") },
     params: { schema: z.record(z.string(), z.unknown()).nullable(), see: "owner", elseNull: true },
     error: errorField,
     metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
@@ -249,17 +261,24 @@ export const tasks = defineResource({
     by: "users",
     shape: createShape,
     required: ["type"],
+    examples: {
+      pictures: { type: "infer", prompt: "a cuckoo on a branch, watercolour", count: 4, seed: 7 },
+      training: { type: "train", name: "布穀鳥", dataset_id: 1, model_type: "lora" },
+      again: { type: "train", model_id: 1 },
+    },
     adminFields: ["priority"],
+    throws: ["forbidden", "model-not-ready", "training-under-way"],
     check,
     insert,
   },
   patch: {
     shape: (catalogue) => ({
       name,
-      priority: toSchema(catalogue.get("task", "priority")),
+      priority: catalogue.schema("task", "priority"),
       status: z.enum(["canceled", "waiting"]),
     }),
     adminFields: ["priority"],
+    throws: ["conflict", "task-not-retryable", "training-under-way"],
     async change(context, { status, ...columns }, rows) {
       return status === undefined ? columns : changeStatus(context, status as string, columns, rows);
     },

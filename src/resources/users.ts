@@ -8,7 +8,14 @@ import { isProblem, Problem } from "../problems.ts";
 import { type Context, defineResource, type Input, isOwnerOrAdmin } from "../rest/define.ts";
 import { commonSorts, createdAt, id, name, updatedAt } from "./common.ts";
 
-export const email = z.string().trim().max(254).pipe(z.email());
+/** zod's own rule, within RFC 5321's lengths: 64 before the @, 63 a label. Longer ones nobody could be written to. */
+const address = new RegExp(`^(?=[^@]{1,64}@)(?!.*@.*[^.]{64})${z.regexes.email.source.slice(1)}`);
+export const email = z
+  .string()
+  .trim()
+  .max(254)
+  .meta({ format: "email", pattern: address.source })
+  .pipe(z.email({ pattern: address }));
 export const password = z.string().min(8).max(128);
 
 /** Hashing is slow: it happens before the transaction. */
@@ -22,6 +29,7 @@ export async function hashInput(_context: Context, input: Input): Promise<void> 
 export const users = defineResource({
   name: "users",
   singular: "user",
+  about: "People. Everyone sees their names; the rest is theirs and the admins'.",
   id: "integer",
   owner: "t.id",
   fields: {
@@ -34,7 +42,7 @@ export const users = defineResource({
     updated_at: { ...updatedAt, see: "owner" },
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
-  sorts: { createdAt: commonSorts.createdAt as never, name: commonSorts.name as never },
+  sorts: { createdAt: commonSorts.createdAt, name: commonSorts.name },
   lists: { counted: ["name"], isOwned: false },
   isSearchable: true,
   visible: ({ sql }) => sql`true`,
@@ -44,6 +52,7 @@ export const users = defineResource({
     shape: () => ({ email, password, name, admin: z.boolean(), disabled: z.boolean() }),
     required: ["email", "password"],
     adminFields: ["admin", "disabled"],
+    throws: ["forbidden", "email-taken"],
     judge({ isSignupOpen, viewer }) {
       if (isSignupOpen || viewer.admin) return;
       throw new Problem("forbidden", { detail: "Sign-up is closed: ask an admin" });
@@ -63,6 +72,7 @@ export const users = defineResource({
   patch: {
     shape: () => ({ name, email, password, admin: z.boolean(), disabled: z.boolean() }),
     adminFields: ["email", "password", "admin", "disabled"],
+    throws: ["email-taken", "last-admin"],
     before: hashInput,
     async change({ sql, viewer }, input, rows) {
       // An admin who sets the own password stays logged in.
@@ -71,5 +81,5 @@ export const users = defineResource({
       return input;
     },
   },
-  remove: {},
+  remove: { throws: ["last-admin"] },
 });

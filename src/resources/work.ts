@@ -2,7 +2,8 @@
 import { randomInt } from "node:crypto";
 import { z } from "zod";
 import { addJob, addJobs } from "../db/queue.ts";
-import { type Catalogue, toSchema } from "../params/catalogue.ts";
+import { type Catalogue, pickSchemas } from "../params/catalogue.ts";
+import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
 import {
@@ -45,16 +46,14 @@ export const imageFields = [
   "strength",
 ];
 
-export const modelShape = (catalogue: Catalogue): Record<string, z.ZodType> => ({
+export const modelShape = (catalogue: Catalogue) => ({
   name,
-  type: toSchema(catalogue.get("model", "type")),
-  trigger_words: z.string().max(1000),
+  type: catalogue.schema("model", "type"),
+  trigger_words: limitText(z.string(), 1000),
   info: longText,
-  base_model: toSchema(catalogue.get("model", "base_model")),
-  epochs: toSchema(catalogue.get("model", "epochs")),
-  train: z.strictObject(
-    Object.fromEntries(trainFields.map((field) => [field, toSchema(catalogue.get("model", field)).optional()])),
-  ),
+  base_model: catalogue.schema("model", "base_model"),
+  epochs: catalogue.schema("model", "epochs"),
+  train: z.strictObject(pickSchemas(catalogue, "model", trainFields)).partial(),
   public: z.boolean(),
   tags: tagsInput,
   dataset_id: reference,
@@ -62,28 +61,22 @@ export const modelShape = (catalogue: Catalogue): Record<string, z.ZodType> => (
   file: z.string().min(1).max(2000),
 });
 
-export const imageShape = (catalogue: Catalogue): Record<string, z.ZodType> => ({
+export const imageShape = (catalogue: Catalogue) => ({
   name,
-  ...Object.fromEntries(
-    [
-      "width",
-      "height",
-      "negative_prompt",
-      "num_inference_steps",
-      "guidance_scale",
-      "scheduler",
-      "seed",
-      "strength",
-    ].map((field) => [field, toSchema(catalogue.get("image", field))]),
-  ),
-  prompt: z
-    .string()
-    .trim()
-    .min(1)
-    .max(catalogue.get("image", "prompt").maxLength ?? 10_000),
+  ...pickSchemas(catalogue, "image", [
+    "width",
+    "height",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "scheduler",
+    "seed",
+    "strength",
+  ]),
+  prompt: limitText(z.string().trim().min(1), catalogue.get("image", "prompt").maxLength ?? 10_000),
   from_image: z.string().min(1).max(2000).nullable(),
   model_id: reference.nullable(),
-  base_model: toSchema(catalogue.get("image", "base_model")),
+  base_model: catalogue.schema("image", "base_model"),
   public: z.boolean(),
   tags: tagsInput,
 });

@@ -6,7 +6,7 @@ import type { Viewer } from "../auth/viewer.ts";
 import type { Sql } from "../db/client.ts";
 import type { EntryName } from "../params/builtin.ts";
 import type { Catalogue } from "../params/catalogue.ts";
-import type { Fault } from "../problems.ts";
+import type { Fault, ProblemCode } from "../problems.ts";
 import type { Links } from "./links.ts";
 
 /** What rules and hooks get. Inside a write, `sql` is the transaction. */
@@ -72,11 +72,21 @@ export type Shape = (catalogue: Catalogue) => Record<string, z.ZodType>;
  */
 export type Check = (context: Context, input: Input, faults: Fault[]) => Promise<void>;
 
+/**
+ * What a write's hooks and the table's constraints may throw beside the generic problems: the document says it, since
+ * code that throws cannot be asked.
+ */
+interface Throws {
+  throws?: readonly ProblemCode[];
+}
+
 export interface Resource {
   /** Table, path segment and socket topic. */
   name: string;
   /** For sentences: "a dataset". */
   singular: string;
+  /** What it is and who sees it, in a sentence or two for readers of the OpenAPI document. */
+  about: string;
   id: "integer" | "text";
   fields: Record<string, Field>;
   filters: Record<string, Filter>;
@@ -99,16 +109,22 @@ export interface Resource {
   prepare?: (context: Context, rows: Row[]) => Promise<void>;
   /** Whether arrays may be posted, and PATCH and DELETE take `?id=1,2,3`: one transaction, all or nothing. */
   isBulk?: boolean;
-  create?: {
+  create?: Throws & {
     by: "guests" | "users" | "admins";
     /** Who may, beyond `by`. @throws Problem "forbidden" */
     judge?: (context: Context) => void;
     shape: Shape;
-    required: string[];
-    adminFields?: string[];
+    required: readonly string[];
+    /** Exactly one of these must be there, beside `required`: for the document; `check` judges it. */
+    needsOneOf?: readonly string[];
+    /** Bodies that would do, by what they are for; fields by their schemas' examples when left out. */
+    examples?: Readonly<Record<string, Input>>;
+    adminFields?: readonly string[];
     check?: Check;
     /** Slow work outside the transaction: hashing. */
     before?: (context: Context, input: Input) => Promise<void>;
+    /** What `insert` answers as `extra`. */
+    extra?: Record<string, z.ZodType>;
     /** Runs around `before` and the transaction, and may refuse before them: throttling. */
     around?: Around;
     /** All objects of a bulk, in their order; only one where the resource takes no bulks. */
@@ -116,9 +132,9 @@ export interface Resource {
     /** The answer shows what must be stored nowhere: no Idempotency-Key is accepted. */
     isSecret?: boolean;
   };
-  patch?: {
+  patch?: Throws & {
     shape: Shape;
-    adminFields?: string[];
+    adminFields?: readonly string[];
     /** Once for all rows of a bulk. */
     check?: (context: Context, input: Input, faults: Fault[], rows: Row[]) => Promise<void>;
     before?: (context: Context, input: Input) => Promise<void>;
@@ -129,7 +145,7 @@ export interface Resource {
      */
     change: (context: Context, input: Input, rows: Row[]) => Promise<Columns | Columns[]>;
   };
-  remove?: {
+  remove?: Throws & {
     before?: (context: Context, rows: Row[]) => Promise<void>;
   };
 }
@@ -146,7 +162,8 @@ export type Columns = Record<string, unknown>;
 
 export type Around = <T>(context: Context, input: Input, work: () => Promise<T>) => Promise<T>;
 
-export function defineResource(resource: Resource): Resource {
+/** Keeps the definition's own type, from which `infer.ts` reads what callers get and give. */
+export function defineResource<const D extends Resource>(resource: D): D {
   return resource;
 }
 

@@ -1,10 +1,8 @@
 /** What a caller wrote, parsed once: the body's fields, and the ids that a bulk names. */
 import { type Fault, Problem } from "../problems.ts";
 import type { Context, Input, Resource, Shape } from "./define.ts";
+import { maxBulk } from "./limits.ts";
 import { parseId } from "./read.ts";
-
-/** Objects of one bulk. */
-const maxBulk = 1000;
 
 /** The valid fields of one body, and every fault found, with pointers into that body. */
 export interface Draft {
@@ -18,7 +16,7 @@ export interface Draft {
  */
 export function readInput(
   resource: Resource,
-  rules: { shape: Shape; required?: string[]; adminFields?: string[] },
+  rules: { shape: Shape; required?: readonly string[]; adminFields?: readonly string[] },
   body: unknown,
   context: Context,
 ): Draft {

@@ -4,6 +4,7 @@ import { builtinCatalogue } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { findEntries } from "../search/entries.ts";
 import type { Context, Filter, Resource } from "./define.ts";
+import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "./limits.ts";
 
 export type Value = string | number | boolean;
 
@@ -23,13 +24,16 @@ export interface ListQuery {
 }
 
 const controls = ["page", "pageSize", "sort", "order"];
-const maxValues = 200;
-const maxInt = 2_147_483_647;
 
-/** The filters and sorts of a resource that this viewer may use. */
-function usableFilters(resource: Resource, context: Context): [string, Filter][] {
+/** All filters of a resource: the named ones, and `search` where there is one. */
+export function filtersOf(resource: Resource): [string, Filter][] {
   const search: [string, Filter][] = resource.isSearchable ? [["search", { kind: "search" }]] : [];
-  return [...Object.entries(resource.filters), ...search].filter(([, f]) => f.see !== "admin" || context.viewer.admin);
+  return [...Object.entries(resource.filters), ...search];
+}
+
+/** Those that this viewer may use. */
+function usableFilters(resource: Resource, context: Context): [string, Filter][] {
+  return filtersOf(resource).filter(([, f]) => f.see !== "admin" || context.viewer.admin);
 }
 
 /** @throws Problem "invalid-query" naming every fault at once */
@@ -51,8 +55,8 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
     return value;
   };
 
-  const page = count("page", 1, 1_000_000_000);
-  const pageSize = count("pageSize", 20, 200);
+  const page = count("page", 1, maxPage);
+  const pageSize = count("pageSize", defaultPageSize, maxPageSize);
   const sort = one("sort");
   if (sort && !Object.hasOwn(resource.sorts, sort)) {
     fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
@@ -89,7 +93,7 @@ function readValue(filter: Filter, text: string, fail: (detail: string) => void)
     case "id":
       if (!/^\d+$/.test(text)) fail(`must be a whole number, not ${JSON.stringify(text)}`);
       // Beyond the column's range no row can match; 0 says so, since ids start at 1.
-      return Number(text) > maxInt ? 0 : Number(text);
+      return Number(text) > maxId ? 0 : Number(text);
     case "boolean":
       if (text !== "true" && text !== "false") fail("must be true or false");
       return text === "true";

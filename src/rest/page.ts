@@ -49,7 +49,7 @@ export function totalQuery(resource: Resource, query: ListQuery, context: Contex
   const counted = plan && countedValues(plan);
   if (plan && counted) {
     const { dim, values } = counted;
-    return sql`select list_total(${resource.name}, ${dim}, ${values}, ${plan.scopes}::int[]) as total`;
+    return sql`select list_total(${resource.name}, ${dim}, ${values}, ${scopesOf(plan)}) as total`;
   }
   const where = toWhere(resource, query, context);
   if (query.conditions.some((condition) => condition.filter.kind === "search")) {
@@ -59,6 +59,12 @@ export function totalQuery(resource: Resource, query: ListQuery, context: Contex
     `;
   }
   return sql`select count(*) as total from ${sql(resource.name)} t where ${where}`;
+}
+
+function scopesOf({ scopes, context: { sql } }: Plan): Fragment {
+  if (scopes.length === 0) return sql`'{}'::int[]`;
+  const list = scopes.map((scope) => sql`${scope}::int`).reduce((all, scope) => sql`${all}, ${scope}`);
+  return sql`array[${list}]`;
 }
 
 /** What a counted total means: over ten thousand hits of a search are not counted out. */
@@ -92,18 +98,19 @@ function valuesOf(filter: Exclude<Filter, { kind: "search" }>, sets: Condition["
   return filter.visible ? sql`${filter.visible(context)} and t.id = any (${ids})` : sql`select unnest(${ids})`;
 }
 
-/**
- * A query for the ids of one page, in order.
- * @param slice counted from the end when `isReversed`; the order of the ids is then turned as well
- */
-export function pageQuery(
-  resource: Resource,
-  query: ListQuery,
-  context: Context,
-  slice: { offset: number; limit: number; isReversed: boolean },
-): Fragment {
+/** A part of a list, counted from its end when `isReversed`. */
+export interface Slice {
+  offset: number;
+  limit: number;
+  /** `offset + limit`: how far each of the merged ranges may have to be read. */
+  reach: number;
+  isReversed: boolean;
+}
+
+/** A query for the ids of one page, in order; the order is turned when the slice is reversed. */
+export function pageQuery(resource: Resource, query: ListQuery, context: Context, slice: Slice): Fragment {
   const { sql } = context;
-  const { offset, limit, isReversed } = slice;
+  const { offset, limit, reach, isReversed } = slice;
   const order = toOrder(resource, query, context, isReversed);
   const plan = planOf(resource, query, context);
   const isIndexed = plan && (plan.only === null || (query.sort === null && isMerged(plan.only, resource)));
@@ -115,7 +122,7 @@ export function pageQuery(
       limit ${limit} offset ${offset}
     `;
   }
-  const branches = plan.scopes.map((scope) => branch(plan, scope, order, offset + limit));
+  const branches = plan.scopes.map((scope) => branch(plan, scope, order, reach));
   if (branches.length === 0) return sql`select null::int as id limit 0`;
   const all = branches.reduce((merged, next) => sql`${merged} union all ${next}`);
   // A row with two of the tags lies in two branches.

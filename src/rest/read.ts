@@ -1,9 +1,11 @@
 /** The generic reads: a page, one object, and the view that no row leaves without. */
 import type { Fragment } from "postgres";
+import { type Compiled, compile, fill } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
+import { maxId } from "./limits.ts";
 import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
-import { deepOffset, pageQuery, readTotal, totalQuery } from "./page.ts";
+import { deepOffset, pageQuery, readTotal, type Slice, totalQuery } from "./page.ts";
 
 export interface ListView {
   page: number;
@@ -22,12 +24,47 @@ export function checkReader(resource: Resource, context: Context): void {
 
 /** `select` list over the alias `t`: the fields, and what the rules need. */
 export function selectFields(resource: Resource, context: Context): Fragment {
-  const { sql } = context;
-  const fields = Object.entries(resource.fields).map(([name, field]) =>
-    field.select ? sql`${field.select(context)} as ${sql(name)}` : sql`t.${sql(name)}`,
-  );
-  const rules = sql`t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id`;
-  return fields.reduce((all, field) => sql`${all}, ${field}`, rules);
+  return statement(resource, "fields", context, (inside) => {
+    const { sql } = inside;
+    const fields = Object.entries(resource.fields).map(([name, field]) =>
+      field.select ? sql`${field.select(inside)} as ${sql(name)}` : sql`t.${sql(name)}`,
+    );
+    const rules = sql`t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id`;
+    return fields.reduce((all, field) => sql`${all}, ${field}`, rules);
+  });
+}
+
+const statements = new WeakMap<Resource, Map<string, Compiled>>();
+
+/**
+ * A statement about a resource that was composed before for this kind of viewer (a guest, a user, an admin), or now.
+ * @param name of the statement, with whatever else its text depends on
+ * @param values for the slots that `build` names beside the viewer's own
+ */
+export function statement(
+  resource: Resource,
+  name: string,
+  context: Context,
+  build: (context: Context, slot: <T>(name: string) => T) => Fragment,
+  values: Record<string, unknown> = {},
+): Fragment {
+  const { viewer } = context;
+  const key = `${name} ${viewer.admin ? "admin" : viewer.id === null ? "guest" : "user"}`;
+  const known = statements.get(resource) ?? new Map<string, Compiled>();
+  statements.set(resource, known);
+  let compiled = known.get(key);
+  if (!compiled) {
+    compiled = compile((slot) => {
+      const own = {
+        admin: viewer.admin,
+        id: viewer.id === null ? null : slot<number>("viewer"),
+        sessionId: viewer.id === null ? null : slot<string>("session"),
+      };
+      return build({ ...context, viewer: own }, slot);
+    });
+    known.set(key, compiled);
+  }
+  return fill(context.sql, compiled, { viewer: viewer.id, session: viewer.sessionId, ...values });
 }
 
 /** @throws Problem "invalid-query" */
@@ -58,47 +95,64 @@ interface Found {
 /** A page near the start: its rows and the total, asked for at once. */
 async function readNear(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
   // One row more tells whether there is a next page where the total is not counted out.
-  const slice = { offset, limit: query.pageSize + 1, isReversed: false };
-  const [rows, [sum]] = await Promise.all([
+  const limit = query.pageSize + 1;
+  const slice = { offset, limit, reach: offset + limit, isReversed: false };
+  const [rows, counted] = await Promise.all([
     readRows(resource, query, context, slice),
-    context.sql<{ total: number }[]>`${totalQuery(resource, query, context)}`,
+    count(resource, query, context),
   ]);
-  return { rows, counted: sum?.total ?? 0 };
+  return { rows, counted };
 }
 
 /** A page far out: the total first, then from the nearer end, both in one snapshot. */
 async function readDeep(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
   const found = await context.sql.begin("isolation level repeatable read read only", async (tx) => {
     const inside = { ...context, sql: tx as unknown as Context["sql"] };
-    const [sum] = await inside.sql<{ total: number }[]>`${totalQuery(resource, query, inside)}`;
-    const counted = sum?.total ?? 0;
+    const counted = await count(resource, query, inside);
     const { isExact } = readTotal(query, counted);
     const limit = query.pageSize + 1;
     if (isExact && offset >= counted) return { rows: [], counted };
     const isReversed = isExact && offset > counted / 2;
-    const slice = isReversed
-      ? { offset: Math.max(0, counted - offset - limit), limit: Math.min(limit, counted - offset), isReversed }
-      : { offset, limit, isReversed };
+    const from = isReversed ? Math.max(0, counted - offset - limit) : offset;
+    const size = isReversed ? Math.min(limit, counted - offset) : limit;
+    const slice = { offset: from, limit: size, reach: from + size, isReversed };
     return { rows: await readRows(resource, query, inside, slice), counted };
   });
   return found as Found;
 }
 
 /** The rows of a page: found by id, then fetched, always in the order asked for. */
-function readRows(
-  resource: Resource,
-  query: ListQuery,
-  context: Context,
-  slice: Parameters<typeof pageQuery>[3],
-): Promise<Row[]> {
-  const { sql } = context;
-  return sql<Row[]>`
-    with page as materialized (${pageQuery(resource, query, context, slice)})
-    select ${selectFields(resource, context)}
+function readRows(resource: Resource, query: ListQuery, context: Context, slice: Slice): Promise<Row[]> {
+  const compose = (inside: Context, part: typeof slice) => inside.sql<Row[]>`
+    with page as materialized (${pageQuery(resource, query, inside, part)})
+    select ${selectFields(resource, inside)}
     from page
-    join ${sql(resource.name)} t on t.id = page.id
-    order by ${toOrder(resource, query, context)}
+    join ${inside.sql(resource.name)} t on t.id = page.id
+    order by ${toOrder(resource, query, inside)}
   `;
+  if (query.conditions.length > 0) return compose(context, slice);
+  // The plain page is asked for most, and its text depends on little.
+  const { isReversed, ...values } = slice;
+  const name = `page ${query.sort} ${query.order} ${isReversed}`;
+  const plain = statement(
+    resource,
+    name,
+    context,
+    (inside, slot) =>
+      compose(inside, { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed }),
+    values,
+  );
+  return plain as unknown as Promise<Row[]>;
+}
+
+/** The exact number of rows, see `readTotal`. */
+async function count(resource: Resource, query: ListQuery, context: Context): Promise<number> {
+  const total =
+    query.conditions.length > 0
+      ? totalQuery(resource, query, context)
+      : statement(resource, "total", context, (inside) => totalQuery(resource, query, inside));
+  const [sum] = (await total) as unknown as { total: number }[];
+  return sum?.total ?? 0;
 }
 
 /** The id of a path; one of the wrong form names nothing. @throws Problem "not-found" */
@@ -107,7 +161,7 @@ export function parseId(resource: Resource, text: string): number | string {
     if (text.includes("\0")) throw notFound(resource, text); // PostgreSQL has no such text
     return text;
   }
-  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > 2_147_483_647) throw notFound(resource, text);
+  if (!/^[1-9]\d{0,9}$/.test(text) || Number(text) > maxId) throw notFound(resource, text);
   return Number(text);
 }
 
@@ -123,14 +177,20 @@ export async function findRow(
   context: Context,
   lock = false,
 ): Promise<Row | null> {
-  const { sql } = context;
-  const [row] = await sql<Row[]>`
-    select ${selectFields(resource, context)}
-    from ${sql(resource.name)} t
-    where t.id = ${id}
-      and ${resource.visible(context)}
-    ${lock ? sql`for update of t` : sql``}
-  `;
+  const found = statement(
+    resource,
+    `row ${lock}`,
+    context,
+    (inside, slot) => inside.sql`
+      select ${selectFields(resource, inside)}
+      from ${inside.sql(resource.name)} t
+      where t.id = ${slot<number>("id")}
+        and ${resource.visible(inside)}
+      ${lock ? inside.sql`for update of t` : inside.sql``}
+    `,
+    { id },
+  );
+  const [row] = (await found) as unknown as Row[];
   return row ?? null;
 }
 

@@ -5,28 +5,32 @@ import { networkOf } from "../auth/address.ts";
 import { verifyPassword } from "../auth/password.ts";
 import { guessesAtAccount, guessesFrom, throttled } from "../auth/throttle.ts";
 import { invalid, isProblem, Problem } from "../problems.ts";
-import { name } from "../resources/common.ts";
+import { createdAt, id, name, updatedAt } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { toResponse } from "../rest/answer.ts";
 import { readJson } from "../rest/body.ts";
-import type { Context, Field, Input } from "../rest/define.ts";
+import { type Context, defineResource, type Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
 import { detail } from "../rest/read.ts";
 import { patch } from "../rest/write.ts";
 
-const { id, name: ownName, email: ownEmail, admin, created_at, updated_at } = users.fields as Record<string, Field>;
-
-/** The caller may change its own email and password here, knowing the present password. */
-const account = {
+/** The caller's own row of the users, all of it: to whoever asks here, it is theirs. */
+export const account = defineResource({
   ...users,
+  about: "The caller.",
   fields: {
-    ...{ id, name: ownName, email: ownEmail, admin },
-    session_id: { schema: z.string(), select: ({ sql, viewer }: Context) => sql`${viewer.sessionId}::text` },
-    ...{ created_at, updated_at },
-  } as Record<string, Field>,
+    id,
+    name: { schema: name },
+    email: { schema: z.email() },
+    admin: { schema: z.boolean() },
+    session_id: { schema: z.string(), select: ({ sql, viewer }) => sql`${viewer.sessionId}::text` },
+    created_at: createdAt,
+    updated_at: updatedAt,
+  },
   patch: {
     shape: () => ({ name, email, password, current_password: z.string().max(1024) }),
+    throws: ["email-taken"],
     around<T>(context: Context, input: Input, work: () => Promise<T>): Promise<T> {
       if (!isGuarded(input)) return work();
       const counters = [guessesAtAccount(`user ${context.viewer.id}`), guessesFrom(networkOf(context.client.ip))];
@@ -41,12 +45,12 @@ const account = {
       await checkPassword(context, input);
       await hashInput(context, input);
     },
-    async change({ sql, viewer }: Context, { current_password: _known, ...columns }: Input) {
+    async change({ sql, viewer }, { current_password: _known, ...columns }) {
       await sql`select set_config('atelier.keep_session', ${viewer.sessionId ?? ""}, true)`;
       return columns;
     },
   },
-};
+});
 
 export function accountRoutes() {
   const routes = new Hono<Env>();

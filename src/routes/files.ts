@@ -6,6 +6,7 @@ import type { Context, Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
 import type { Env } from "../rest/http.ts";
 import { answerOnce, type Once } from "../rest/idempotency.ts";
+import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
 import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { isKey } from "../storage/keys.ts";
@@ -157,8 +158,8 @@ async function listOwn(context: Context, query: URLSearchParams) {
     }
     return value;
   };
-  const page = number("page", 1, 1_000_000_000);
-  const pageSize = number("pageSize", 20, 200);
+  const page = number("page", 1, maxPage);
+  const pageSize = number("pageSize", defaultPageSize, maxPageSize);
   if (errors.length > 0) throw new Problem("invalid-query", { detail: "The query has faults", errors });
   const offset = (page - 1) * pageSize;
   const files = await sql<FileRow[]>`

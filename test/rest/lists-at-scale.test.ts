@@ -83,7 +83,7 @@ describe("no list reads or sorts the whole table", () => {
     const parsed = parseListQuery(images, new URLSearchParams(query.replace("OWNER", String(owner.id))), context);
     for (const isReversed of [false, true]) {
       const [explained] = await sql<{ "QUERY PLAN": [{ Plan: Node }] }[]>`
-        explain (format json) ${pageQuery(images, parsed, context, { offset: 100, limit: 20, isReversed })}
+        explain (format json) ${pageQuery(images, parsed, context, { offset: 100, limit: 20, reach: 120, isReversed })}
       `;
       const nodes = nodesOf(explained?.["QUERY PLAN"][0].Plan as Node);
       const whole = nodes.filter((node) => node["Node Type"] === "Seq Scan" && node["Relation Name"] === "images");
