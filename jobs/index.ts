@@ -14,12 +14,16 @@ import type { JobDeps } from "./handler.ts";
 import { createPrepareTask } from "./prepare-task.ts";
 import { createProbeServers } from "./probe-servers.ts";
 import { createRunTask, type RunningTasks } from "./run-task.ts";
+import { createSweep } from "./sweep.ts";
 
 /** A third of the time after which a silent worker counts as dead. */
 const beatMs = 3_000;
 const probeMs = 15_000;
 /** Short jobs at once; attempts have a pool of their own, since one may take hours. */
 const controlConcurrency = 6;
+
+/** At a quiet hour, by UTC; what was missed while no worker ran is made up for. */
+const crontab = "17 3 * * * sweep ?fill=1d&max=3";
 
 export interface Worker {
   id: string;
@@ -42,20 +46,21 @@ export async function startWorker(
     "probe-servers": createProbeServers(deps),
     "cancel-run": createCancelRun(deps),
     "delete-files": createDeleteFiles(deps),
+    sweep: createSweep(deps),
   };
   await beat(sql, worker);
-  const start = (taskList: TaskList, jobs: number): Promise<Runner> =>
+  const start = (taskList: TaskList, jobs: number, crontab = ""): Promise<Runner> =>
     run({
       connectionString: databaseUrl,
       maxPoolSize: Math.min(jobs, 10) + 1,
       concurrency: jobs,
       noHandleSignals: true,
       taskList,
-      crontab: "",
+      crontab,
       logger: toGraphileLogger(log),
     });
   const runners = await Promise.all([
-    start(control, controlConcurrency),
+    start(control, controlConcurrency, crontab),
     start({ "run-task": createRunTask(deps, running) }, concurrency),
   ]);
 

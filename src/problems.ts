@@ -104,6 +104,13 @@ export function problemOfDatabase(error: unknown): Problem | null {
   const known = constraint_name === undefined ? undefined : constraints[constraint_name];
   // `Key (lower(name))=(forest) already exists.`: what the caller wrote, which tells the one of a bulk from the others.
   if (known) return known(/=\((.*)\) already exists/s.exec(detail ?? "")?.[1] ?? null);
+  // References are locked when they are checked, so this is a row that has been dropped or taken up in between.
+  if (code === "23503") {
+    return new Problem("conflict", {
+      detail: "Something refers to this, or this to something, that has changed",
+      cause: error,
+    });
+  }
   if (typeof code === "string" && connectionErrors.test(code)) {
     return new Problem("database-unavailable", { headers: { "Retry-After": "2" }, cause: error });
   }

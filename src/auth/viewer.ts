@@ -61,7 +61,13 @@ export async function findViewer(sql: Sql, token: string | null): Promise<Viewer
   const row = await findSession(sql, "token_hash", hashToken(token));
   if (!row) throw new Problem("token-invalid", { headers: { "WWW-Authenticate": 'Bearer error="invalid_token"' } });
   if (row.is_stale) {
-    await sql`update sessions set expires_at = now() + interval '30 days' where id = ${row.session_id}`;
+    // Asked again, since the requests of a page come at once and one of them is enough.
+    await sql`
+      update sessions set expires_at = now() + interval '30 days'
+      where id = ${row.session_id}
+        and status = 'active'
+        and expires_at < now() + interval '30 days' - interval '1 hour'
+    `;
   }
   return { id: row.id, admin: row.admin, sessionId: row.session_id };
 }

@@ -236,6 +236,10 @@ export function etagOf(resource: Resource, row: Row, { viewer }: Context): strin
 /** Whether `If-Match` names the row's revision: progress and counters, which move only the version, do not matter. */
 export function matchesRevision(header: string, resource: Resource, row: Row): boolean {
   if (header.trim() === "*") return true;
+  // None of ours holds a comma. A weak tag never matches: RFC 9110 wants the strong comparison here.
   const mine = `"${resource.name}-${row.id}-${row.revision}-`;
-  return header.split(",").some((tag) => tag.trim().startsWith(mine));
+  return header
+    .split(",")
+    .map((tag) => tag.trim())
+    .some((tag) => tag.startsWith(mine) && /^\d+-(a|o|v\d*)"$/.test(tag.slice(mine.length)));
 }

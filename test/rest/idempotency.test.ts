@@ -72,6 +72,15 @@ test.each([
   if (status === 422) expect(answer.body.code).toBe("idempotency-key-reused");
 });
 
+test("a restart forgets nothing", async () => {
+  const key = fresh();
+  const options = { token: user.token, body: { images: [] }, headers: { "Idempotency-Key": key } };
+  const first = await app.call("POST", "/api/datasets", options);
+  const again = await anotherProcess(app)("POST", "/api/datasets", options);
+  expect(isReplayed(again)).toBe(true);
+  expect(again.text).toBe(first.text);
+});
+
 test("only a success is kept: after a refused body the same key takes the corrected one", async () => {
   const key = fresh();
   expect((await post("/api/tags", { name: "" }, key)).status).toBe(422);

@@ -184,3 +184,26 @@ describe("the account", () => {
     expect([taken.status, taken.body.code]).toEqual([409, "email-taken"]);
   });
 });
+
+test("a session is extended once an hour, however many requests use it", async () => {
+  const user = await app.signUp();
+  const versions = async () =>
+    (await app.sql`select version, expires_at from sessions where id = ${user.sessionId}`)[0] as Json;
+  const fresh = await versions();
+  await Promise.all(Array.from({ length: 10 }, () => app.call("GET", "/api/account", { token: user.token })));
+  expect(await versions()).toEqual(fresh);
+  await app.sql`update sessions set expires_at = expires_at - interval '61 minutes' where id = ${user.sessionId}`;
+  const stale = await versions();
+  await Promise.all(Array.from({ length: 10 }, () => app.call("GET", "/api/account", { token: user.token })));
+  expect((await versions()).version).toBe(stale.version + 1);
+  expect((await versions()).expires_at > stale.expires_at).toBe(true);
+});
+
+test("a session that has expired cannot be extended by another", async () => {
+  const user = await app.signUp();
+  const old = await app.logIn(user.id);
+  await app.sql`update sessions set expires_at = now() - interval '1 minute' where id = ${old.sessionId}`;
+  const path = `/api/sessions/${old.sessionId}`;
+  expect((await app.call("PATCH", path, { token: user.token, body: { status: "active" } })).status).toBe(409);
+  expect((await app.call("GET", "/api/account", { token: old.token })).status).toBe(401);
+});

@@ -1,0 +1,54 @@
+/** `sweep`: once a day, deletes records whose time is over. May run twice. */
+import { keptHours } from "../src/rest/idempotency.ts";
+import type { JobDeps } from "./handler.ts";
+
+/** Rows of one statement: a delete of millions would hold its locks, and its announcement back, for minutes. */
+const batch = 5_000;
+
+export function createSweep({ sql, log }: Pick<JobDeps, "sql" | "log">) {
+  return async (): Promise<void> => {
+    const swept = {
+      // A revoked session stays for its user to see; an expired one has not been used for 30 days already.
+      sessions: await drain(
+        () => sql`
+          delete from sessions
+          where id in (
+            select id from sessions where status = 'revoked' and revoked_at < now() - interval '30 days'
+            union
+            select id from sessions where status = 'active' and expires_at < now()
+            limit ${batch}
+          )
+          returning 1
+        `,
+      ),
+      answers: await drain(
+        () => sql`
+          delete from idempotency_keys
+          where scope in (
+            select scope from idempotency_keys
+            where created_at < now() - make_interval(hours => ${keptHours})
+            limit ${batch}
+          )
+          returning 1
+        `,
+      ),
+      throttles: await drain(
+        () => sql`
+          delete from throttles
+          where key in (select key from throttles where used_at < now() - interval '1 hour' limit ${batch})
+          returning 1
+        `,
+      ),
+    };
+    log.info(swept, "swept");
+  };
+}
+
+/** Runs a delete of at most one batch until there is less to delete. */
+async function drain(remove: () => PromiseLike<readonly unknown[]>): Promise<number> {
+  for (let total = 0; ; ) {
+    const { length } = await remove();
+    total += length;
+    if (length < batch) return total;
+  }
+}
