@@ -1,5 +1,6 @@
 /** A client of its own process: keeps some requests under way for a time, and says how many were answered. */
 export {};
+
 const [url = "", seconds = "3", parallel = "16", token = ""] = process.argv.slice(2);
 const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
 const end = performance.now() + Number(seconds) * 1000;
