@@ -123,7 +123,7 @@ export function createApp(deps: Deps) {
   app.route("/api/files", fileRoutes(deps));
   app.route(
     "/api/models",
-    modelFileRoutes(deps, async (id, context) => (await detail(models, id, context)).object),
+    modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),
   );
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
@@ -135,7 +135,10 @@ function resourceRoutes(resource: Resource, deps: Deps) {
   const mergePatch = ["application/json", "application/merge-patch+json"];
   const isBulk = resource.isBulk === true;
 
-  routes.get("/", async (c) => c.json(await list(resource, new URL(c.req.url).searchParams, c.get("context"))));
+  routes.get("/", async (c) => {
+    const body = await list(resource, new URL(c.req.url).searchParams, c.get("context"));
+    return toResponse({ status: 200, headers: {}, body });
+  });
   if (resource.create) {
     const { by, isSecret } = resource.create;
     routes.post("/", async (c) => {
@@ -168,10 +171,10 @@ function resourceRoutes(resource: Resource, deps: Deps) {
   const isLive = Object.values(resource.fields).some((field) => field.live);
   routes.get("/:id", async (c) => {
     refuseQuery(new URL(c.req.url).searchParams);
-    const { object, etag } = await detail(resource, c.req.param("id"), c.get("context"));
+    const { json, etag } = await detail(resource, c.req.param("id"), c.get("context"));
     // Live fields move without a version: an answer that holds them is never "not modified".
     if (!isLive && matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
-    return c.json(object, 200, { ETag: etag });
+    return toResponse({ status: 200, headers: { ETag: etag }, body: json });
   });
   if (resource.patch) {
     routes.patch("/:id", async (c) => {

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import type { Viewer } from "../auth/viewer.ts";
 import { resourcesByName } from "../resources/index.ts";
 import type { Context, Resource } from "../rest/define.ts";
-import { findRow, view } from "../rest/read.ts";
+import { findShown, view } from "../rest/read.ts";
 import type { Change } from "./changes.ts";
 import { changedFields, type Frame } from "./frames.ts";
 
@@ -80,10 +80,10 @@ export function createHub({ log, contextFor, findSession }: HubDeps) {
 
   async function read(topic: Topic, viewer: Viewer): Promise<State | null> {
     const context = await contextFor(viewer);
-    const row = await findRow(topic.resource, topic.id, context);
+    const row = await findShown(topic.resource, topic.id, context);
     if (!row) return null;
-    const [data] = await view(topic.resource, [row], context);
-    return { version: row.version, data: data as Record<string, unknown> };
+    const [json = "{}"] = await view(topic.resource, [row], context);
+    return { version: row.version, data: JSON.parse(json) };
   }
 
   function send(followers: Iterable<Follower>, frame: Frame): void {

@@ -1,9 +1,10 @@
 /** What several definitions share: names, tags, labels of work, and how stored files are shown and referred to. */
+import type { Fragment } from "postgres";
 import { z } from "zod";
 import type { Sql } from "../db/client.ts";
 import { limitText } from "../params/text.ts";
 import type { Fault } from "../problems.ts";
-import type { Columns, Context, Field, Input, Row, Sort } from "../rest/define.ts";
+import type { Columns, Context, Field, Input, Sort } from "../rest/define.ts";
 import { maxId } from "../rest/limits.ts";
 import { all } from "../rest/pipeline.ts";
 import { isForbiddenHost } from "../storage/fetch-remote.ts";
@@ -93,74 +94,62 @@ export async function withTagIds(context: Context, { tags: names, ...columns }: 
   return names === undefined ? columns : { ...columns, tag_ids: await toTagIds(context, names) };
 }
 
+/** Whether the row is the viewer's to know all of. */
+export function isMine({ sql, viewer }: Context): Fragment {
+  if (viewer.admin) return sql`true`;
+  return viewer.id === null ? sql`false` : sql`(t.user_id = ${viewer.id})`;
+}
+
 /** `{class, detail}`: what went wrong. The detail may speak of private things: strangers see the class alone. */
 export const errorField = {
   schema: z.object({ class: z.string(), detail: z.string().nullable() }).nullable(),
-  shape(value, row, { viewer }) {
-    const error = value as { class: string; detail: string } | null;
-    if (error === null) return null;
-    const mine = viewer.admin || viewer.id === row.owner_id;
-    return mine ? error : { class: error.class, detail: null };
-  },
+  select: (context) => context.sql`
+    case
+      when t.error is null or ${isMine(context)} then t.error
+      else jsonb_build_object('class', t.error -> 'class', 'detail', null)
+    end
+  `,
 } satisfies Field;
+
+/** The URL of a file of the row's own, kept by key: who sees the row may load it. */
+export function ownUrl(column: string) {
+  return ({ sql, links }: Context): Fragment =>
+    sql`case when t.public then ${links.base}::text else ${links.mark}::text end || t.${sql(column)}`;
+}
+
+/**
+ * The URL under which the viewer may load what a stored path names; null when it may not. Whether somebody else's file
+ * is open is asked only for files that are not the viewer's own.
+ * @param path SQL over `t`
+ * @param isOpened whether the row's being public opens the file: what an object shows (a data set's pictures, a
+ *   model's cover), but not what it was only made from. Remote URLs are the owner's own words: where nothing is
+ *   opened, others do not see them
+ */
+export function shownPath(path: Fragment, context: Context, isOpened: boolean): Fragment {
+  const { sql, viewer, links } = context;
+  const opened = isOpened ? sql`t.public` : sql`false`;
+  return sql`
+    case
+      when ${path} like '/api/files/%' then (
+        select case when f.is_open then ${links.base}::text else ${links.mark}::text end || f.key
+        from (
+          select key, user_id, (${opened} and user_id = t.user_id)
+            or (user_id is distinct from ${viewer.id}::int and is_file_public(key, user_id)) as is_open
+          from files
+          where key = substr(${path}, 12)
+        ) f
+        where f.is_open
+          or ${viewer.admin ? sql`true` : sql`f.user_id = ${viewer.id}::int`}
+      )
+      when ${opened} or ${isMine(context)} then ${path}
+    end
+  `;
+}
 
 const ownFile = /^\/api\/files\/([\w.-]+)$/;
 
 export function keyOfPath(path: string): string | null {
   return ownFile.exec(path)?.[1] ?? null;
-}
-
-interface FileRow {
-  key: string;
-  user_id: number | null;
-  is_public: boolean;
-}
-
-/**
- * Makes a `prepare` that looks up, once for a page, the stored files that its rows show by path. Whether somebody
- * else's file is open is asked only for files that are not the row's owner's own.
- */
-export function prepareFiles(pathsOf: (row: Row) => (string | null)[]) {
-  return async ({ sql, viewer }: Context, rows: Row[]): Promise<void> => {
-    const keys = new Set(rows.flatMap((row) => pathsOf(row).flatMap((path) => (path && keyOfPath(path)) || [])));
-    const found =
-      keys.size === 0
-        ? []
-        : await sql<FileRow[]>`
-            select key, user_id, user_id is distinct from ${viewer.id} and is_file_public(key, user_id) as is_public
-            from files
-            where key = any (${[...keys]}::text[])
-          `;
-    const files = new Map(found.map((file) => [file.key, file]));
-    for (const row of rows) row.files = files;
-  };
-}
-
-/**
- * The URL under which this viewer may load what a stored path names; null when it may not. For what an object shows
- * (a data set's pictures, a model's cover): a public one opens it, as `is_file_public` does.
- */
-export function showFile(path: unknown, row: Row, context: Context): string | null {
-  return showPath(path, row, context, row.public === true);
-}
-
-/**
- * The same for what an object was only made from: its being public opens nothing. Remote URLs are the owner's own
- * words: others do not see them.
- */
-export function showSource(path: unknown, row: Row, context: Context): string | null {
-  return showPath(path, row, context, false);
-}
-
-function showPath(path: unknown, row: Row, { viewer, links }: Context, isOpened: boolean): string | null {
-  if (typeof path !== "string") return null;
-  const key = keyOfPath(path);
-  if (key === null) return isOpened || viewer.admin || viewer.id === row.owner_id ? path : null;
-  const file = (row.files as Map<string, FileRow>).get(key);
-  if (!file) return null;
-  const isOpen = file.is_public || (isOpened && file.user_id === row.owner_id);
-  if (!isOpen && !viewer.admin && (viewer.id === null || file.user_id !== viewer.id)) return null;
-  return links.file(key, { isSigned: !isOpen });
 }
 
 /**

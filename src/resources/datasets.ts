@@ -16,13 +16,13 @@ import {
   createdAt,
   id,
   insertAll,
+  isMine,
   longText,
   name,
-  prepareFiles,
   reference,
   resolvePicture,
-  showFile,
   shownName,
+  shownPath,
   tags,
   tagsInput,
   toTagIdsOfAll,
@@ -73,9 +73,6 @@ function toColumns({ sql }: Context, { captions, ...columns }: Columns, row?: Ro
   return { ...columns, captions: sql.json(Object.fromEntries(kept)) };
 }
 
-const show = (value: unknown, row: Row, context: Context) =>
-  (value as string[]).map((path) => showFile(path, row, context));
-
 export const datasets = defineResource({
   name: "datasets",
   singular: "data set",
@@ -87,29 +84,48 @@ export const datasets = defineResource({
     id,
     name: shownName,
     info: { schema: z.string() },
-    images: { schema: z.array(z.string().nullable()), shape: show },
+    images: {
+      schema: z.array(z.string().nullable()),
+      select: (context) => context.sql`
+        array(
+          select ${shownPath(context.sql`u.path`, context, true)}
+          from unnest(t.images) with ordinality u (path, place)
+          order by u.place
+        )
+      `,
+    },
     image_count: { schema: z.int(), select: ({ sql }) => sql`cardinality(t.images)` },
     cover: {
       schema: z.string().nullable(),
-      select: ({ sql }) => sql`t.images[1]`,
-      shape: showFile,
+      select: (context) => shownPath(context.sql`t.images[1]`, context, true),
     },
     captions: {
       schema: z.record(z.string(), z.string()),
-      shape: (value, row, context) =>
-        Object.fromEntries(
-          Object.entries(value as Record<string, string>).flatMap(([path, text]) => {
-            const url = showFile(path, row, context);
-            return url === null ? [] : [[url, text]];
-          }),
-        ),
+      select: (context) => context.sql`
+        (
+          select coalesce(jsonb_object_agg(c.url, c.caption), '{}')
+          from (
+            select ${shownPath(context.sql`e.key`, context, true)} as url, e.value as caption
+            from jsonb_each(t.captions) e
+          ) c
+          where c.url is not null
+        )
+      `,
     },
     report: {
-      schema: z.array(z.object({ url: z.string().nullable(), status: z.string(), detail: z.string().nullable() })),
-      see: "owner",
-      elseNull: true,
-      shape: (value, row, context) =>
-        (value as { url: string }[]).map((entry) => ({ ...entry, url: showFile(entry.url, row, context) })),
+      schema: z
+        .array(z.object({ url: z.string().nullable(), status: z.string(), detail: z.string().nullable() }))
+        .nullable(),
+      select: (context) => context.sql`
+        case when ${isMine(context)} then (
+          select coalesce(
+            jsonb_agg(e.entry || jsonb_build_object('url', ${shownPath(context.sql`e.entry ->> 'url'`, context, true)})
+              order by e.place),
+            '[]'
+          )
+          from jsonb_array_elements(t.report) with ordinality e (entry, place)
+        ) end
+      `,
     },
     public: { schema: z.boolean() },
     tags,
@@ -129,7 +145,6 @@ export const datasets = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
-  prepare: prepareFiles((row) => [...(row.images as string[]), ...(row.report as { url: string }[]).map((r) => r.url)]),
   create: {
     by: "users",
     shape,

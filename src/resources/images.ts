@@ -9,19 +9,16 @@ import {
   id,
   name,
   nullableReference,
-  prepareFiles,
+  ownUrl,
   reference,
   shownName,
-  showSource,
+  shownPath,
   tags,
   tagsInput,
   updatedAt,
   withTagIds,
 } from "./common.ts";
 import { addImages, checkImage, imageShape } from "./work.ts";
-
-/** The picture's own files belong to the row's owner: who sees the row may load them. */
-const ownFile = { schema: z.string().nullable() };
 
 export const images = defineResource({
   name: "images",
@@ -41,19 +38,14 @@ export const images = defineResource({
     guidance_scale: { schema: storedSchema("image", "guidance_scale") },
     scheduler: { schema: storedSchema("image", "scheduler") },
     seed: { schema: storedSchema("image", "seed") },
-    from_image: { schema: z.string().nullable(), shape: showSource },
+    from_image: {
+      schema: z.string().nullable(),
+      select: (context) => shownPath(context.sql`t.from_image`, context, false),
+    },
     strength: { schema: storedSchema("image", "strength").nullable() },
     base_model: { schema: storedSchema("image", "base_model") },
-    url: {
-      ...ownFile,
-      select: ({ sql }) => sql`t.file_key`,
-      shape: (key, row, { links }) => (key ? links.file(key as string, { isSigned: !row.public }) : null),
-    },
-    thumbnail: {
-      ...ownFile,
-      select: ({ sql }) => sql`t.thumbnail_key`,
-      shape: (key, row, { links }) => (key ? links.file(key as string, { isSigned: !row.public }) : null),
-    },
+    url: { schema: z.string().nullable(), select: ownUrl("file_key") },
+    thumbnail: { schema: z.string().nullable(), select: ownUrl("thumbnail_key") },
     status: { schema: storedSchema("image", "status") },
     progress: { schema: z.int().min(0).max(100) },
     error: errorField,
@@ -94,7 +86,6 @@ export const images = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
-  prepare: prepareFiles((row) => [row.from_image as string | null]),
   create: {
     by: "users",
     shape: imageShape,

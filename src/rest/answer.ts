@@ -1,4 +1,4 @@
-/** The answer to a write as data, so that it can be stored and given again. */
+/** An answer as data, so that a write's can be stored and given again. */
 export interface Answer {
   status: 200 | 201;
   headers: Record<string, string>;

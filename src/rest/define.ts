@@ -37,8 +37,6 @@ export interface Field {
   schema: z.ZodType;
   /** Who sees it. `owner` means the owner and admins; the others get the object without it. */
   see?: "everyone" | "owner" | "admin";
-  /** With `see`: others get null instead of an object without the field. */
-  elseNull?: boolean;
   /** SQL for the value, over the alias `t`; the column of the same name when left out. */
   select?: (context: Context) => Fragment;
   /** Shapes the value that was selected; the row may hold what `prepare` added. */

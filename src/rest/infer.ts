@@ -6,11 +6,9 @@ type Fields = Readonly<Record<string, Field>>;
 type Restricted = { see: "owner" | "admin" };
 /** Fields that some viewers get an object without. */
 type Hidden<F extends Fields> = {
-  [K in keyof F]: F[K] extends Restricted ? (F[K] extends { elseNull: true } ? never : K) : never;
+  [K in keyof F]: F[K] extends Restricted ? K : never;
 }[keyof F];
-type Value<F extends Field> = F extends Restricted & { elseNull: true }
-  ? z.output<F["schema"]> | null
-  : z.output<F["schema"]>;
+type Value<F extends Field> = z.output<F["schema"]>;
 type Simplify<T> = { [K in keyof T]: T[K] } & {};
 
 /** An object as it is answered; what not every viewer gets is optional. */

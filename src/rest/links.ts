@@ -1,4 +1,5 @@
 /** URLs of our own: how stored files are shown, signed and recognised. */
+import { randomBytes } from "node:crypto";
 import type { Secrets } from "../auth/secrets.ts";
 
 /** A private file's URL works for ten to eleven minutes: the start is rounded so that a view asked twice is the same. */
@@ -7,6 +8,15 @@ const roundedSeconds = 60;
 
 export interface Links {
   publicUrl: string;
+  /** What a stored file's key follows in its plain URL. */
+  base: string;
+  /**
+   * What a key follows in a text from the database that is still to be signed: unguessable, so that no caller's words
+   * can pass for it.
+   */
+  mark: string;
+  /** Puts signed URLs in place of marked keys. */
+  sign(text: string): string;
   /** Absolute URL of a stored file; signed for those who see it only through an object. */
   file(key: string, options: { isSigned: boolean }): string;
   /** Whether the query of a file's URL carries a signature that still holds. */
@@ -22,10 +32,17 @@ export interface Links {
 export function createLinks(publicUrl: string, secrets: Secrets): Links {
   const publicOrigin = new URL(publicUrl).origin;
   const basePath = new URL(publicUrl).pathname.replace(/\/$/, "");
-  return {
+  const base = `${publicUrl}/api/files/`;
+  const mark = `~${randomBytes(24).toString("base64url")}~`;
+  const marked = new RegExp(`${mark}([\\w.-]+)`, "g");
+  const links: Links = {
     publicUrl,
+    base,
+    mark,
+    sign: (text) =>
+      text.includes(mark) ? text.replace(marked, (_all, key: string) => links.file(key, { isSigned: true })) : text,
     file(key, { isSigned }) {
-      const url = `${publicUrl}/api/files/${key}`;
+      const url = `${base}${key}`;
       if (!isSigned) return url;
       const now = Math.floor(Date.now() / 1000);
       const expires = (Math.floor(now / roundedSeconds) + 1) * roundedSeconds + signedSeconds;
@@ -53,4 +70,5 @@ export function createLinks(publicUrl: string, secrets: Secrets): Links {
       return { own: path };
     },
   };
+  return links;
 }

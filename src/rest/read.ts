@@ -1,5 +1,6 @@
 /** The generic reads: a page, one object, and the view that no row leaves without. */
 import type { Fragment } from "postgres";
+import { z } from "zod";
 import { type Compiled, compile, fill } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
@@ -7,31 +8,39 @@ import { maxId } from "./limits.ts";
 import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
 import { deepOffset, pageQuery, readTotal, type Slice, totalQuery } from "./page.ts";
 
-export interface ListView {
-  page: number;
-  page_size: number;
-  total: number;
-  /** Absent when the total is exact. */
-  total_exact?: false;
-  next: boolean;
-  list: Record<string, unknown>[];
-}
-
 /** @throws Problem "token-required" or "forbidden" when this viewer may not read the resource at all */
 export function checkReader(resource: Resource, context: Context): void {
   if (resource.readers === "users" && context.viewer.id === null) throw new Problem("token-required");
 }
 
-/** `select` list over the alias `t`: the fields, and what the rules need. */
-export function selectFields(resource: Resource, context: Context): Fragment {
-  return statement(resource, "fields", context, (inside) => {
+/** A row as this viewer sees it, with what the rules and the ETag need beside. */
+export interface Shown extends Pick<Row, "id" | "version" | "revision" | "owner_id"> {
+  /** The object as PostgreSQL prints it: parsing rows only to print them again is most of what a list costs. */
+  json: string;
+}
+
+/** The `select` list over the alias `t` of a `Shown`. */
+function selectShown(resource: Resource, context: Context): Fragment {
+  return statement(resource, "shown", context, (inside) => {
     const { sql } = inside;
-    const fields = Object.entries(resource.fields).map(([name, field]) =>
-      field.select ? sql`${field.select(inside)} as ${sql(name)}` : sql`t.${sql(name)}`,
-    );
-    const rules = sql`t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id`;
-    return fields.reduce((all, field) => sql`${all}, ${field}`, rules);
+    const fields = Object.entries(resource.fields).map(([name, field]) => {
+      const value = field.select ? field.select(inside) : sql`t.${sql(name)}`;
+      return sql`${isInstant(field.schema) ? printed(sql, value) : value} as ${sql(name)}`;
+    });
+    return sql`
+      t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id,
+      (select row_to_json(o)::text from (select ${fields.reduce((all, field) => sql`${all}, ${field}`)}) o) as json
+    `;
   });
+}
+
+function isInstant(schema: z.ZodType): boolean {
+  return schema instanceof z.ZodNullable ? isInstant(schema.unwrap() as z.ZodType) : schema instanceof z.ZodISODateTime;
+}
+
+/** RFC 3339 in UTC, to the millisecond. */
+function printed(sql: Context["sql"], value: Fragment): Fragment {
+  return sql`to_char(${value} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 }
 
 const statements = new WeakMap<Resource, Map<string, Compiled>>();
@@ -60,15 +69,17 @@ export function statement(
         id: viewer.id === null ? null : slot<number>("viewer"),
         sessionId: viewer.id === null ? null : slot<string>("session"),
       };
-      return build({ ...context, viewer: own }, slot);
+      const links = { ...context.links, base: slot<string>("base"), mark: slot<string>("mark") };
+      return build({ ...context, viewer: own, links }, slot);
     });
     known.set(key, compiled);
   }
-  return fill(context.sql, compiled, { viewer: viewer.id, session: viewer.sessionId, ...values });
+  const { base, mark } = context.links;
+  return fill(context.sql, compiled, { viewer: viewer.id, session: viewer.sessionId, base, mark, ...values });
 }
 
-/** @throws Problem "invalid-query" */
-export async function list(resource: Resource, query: URLSearchParams, context: Context): Promise<ListView> {
+/** A page as JSON text: a ListView. @throws Problem "invalid-query" */
+export async function list(resource: Resource, query: URLSearchParams, context: Context): Promise<string> {
   checkReader(resource, context);
   const parsed = parseListQuery(resource, query, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
@@ -77,18 +88,19 @@ export async function list(resource: Resource, query: URLSearchParams, context: 
       ? await readNear(resource, parsed, offset, context)
       : await readDeep(resource, parsed, offset, context);
   const { total, isExact } = readTotal(parsed, counted);
-  return {
+  const head = JSON.stringify({
     page: parsed.page,
     page_size: parsed.pageSize,
     total,
     ...(isExact ? {} : { total_exact: false }),
     next: isExact ? offset + parsed.pageSize < total : rows.length > parsed.pageSize,
-    list: await view(resource, rows.slice(0, parsed.pageSize), context),
-  };
+  });
+  const objects = await view(resource, rows.slice(0, parsed.pageSize), context);
+  return `${head.slice(0, -1)},"list":[${objects.join(",")}]}`;
 }
 
 interface Found {
-  rows: Row[];
+  rows: Shown[];
   counted: number;
 }
 
@@ -122,10 +134,10 @@ async function readDeep(resource: Resource, query: ListQuery, offset: number, co
 }
 
 /** The rows of a page: found by id, then fetched, always in the order asked for. */
-function readRows(resource: Resource, query: ListQuery, context: Context, slice: Slice): Promise<Row[]> {
-  const compose = (inside: Context, part: typeof slice) => inside.sql<Row[]>`
+function readRows(resource: Resource, query: ListQuery, context: Context, slice: Slice): Promise<Shown[]> {
+  const compose = (inside: Context, part: typeof slice) => inside.sql<Shown[]>`
     with page as materialized (${pageQuery(resource, query, inside, part)})
-    select ${selectFields(resource, inside)}
+    select ${selectShown(resource, inside)}
     from page
     join ${inside.sql(resource.name)} t on t.id = page.id
     order by ${toOrder(resource, query, inside)}
@@ -142,7 +154,7 @@ function readRows(resource: Resource, query: ListQuery, context: Context, slice:
       compose(inside, { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed }),
     values,
   );
-  return plain as unknown as Promise<Row[]>;
+  return plain as unknown as Promise<Shown[]>;
 }
 
 /** The exact number of rows, see `readTotal`. */
@@ -170,65 +182,80 @@ export function notFound(resource: Resource, id: number | string): Problem {
   return new Problem("not-found", { detail: `There is no ${resource.singular} ${id}` });
 }
 
-/** The row of an object that the viewer may see, or null. `lock` keeps others from writing it. */
-export async function findRow(
-  resource: Resource,
-  id: number | string,
-  context: Context,
-  lock = false,
-): Promise<Row | null> {
+/** An object as the viewer sees it, or null when it may not. */
+export async function findShown(resource: Resource, id: number | string, context: Context): Promise<Shown | null> {
   const found = statement(
     resource,
-    `row ${lock}`,
+    "object",
     context,
     (inside, slot) => inside.sql`
-      select ${selectFields(resource, inside)}
+      select ${selectShown(resource, inside)}
       from ${inside.sql(resource.name)} t
       where t.id = ${slot<number>("id")}
         and ${resource.visible(inside)}
-      ${lock ? inside.sql`for update of t` : inside.sql``}
     `,
     { id },
   );
-  const [row] = (await found) as unknown as Row[];
+  const [row] = (await found) as unknown as Shown[];
   return row ?? null;
 }
 
-/** @throws Problem "not-found" */
-export async function getRow(resource: Resource, id: number | string, context: Context, lock = false): Promise<Row> {
-  const row = await findRow(resource, id, context, lock);
-  if (!row) throw notFound(resource, id);
-  return row;
+/** The objects of some ids, in the ids' order, as the viewer sees them; those that it may not see are left out. */
+export async function listShown(resource: Resource, ids: Fragment, context: Context): Promise<Shown[]> {
+  const { sql } = context;
+  return sql<Shown[]>`
+    select ${selectShown(resource, context)}
+    from unnest(${ids}) with ordinality wanted (id, place)
+    join ${sql(resource.name)} t on t.id = wanted.id
+    where ${resource.visible(context)}
+    order by wanted.place
+  `;
 }
 
-/** Shapes rows for this viewer. */
-export async function view(resource: Resource, rows: Row[], context: Context): Promise<Record<string, unknown>[]> {
-  if (resource.prepare && rows.length > 0) await resource.prepare(context, rows);
-  return rows.map((row) => {
-    const shown: Record<string, unknown> = {};
-    const mine = isOwnerOrAdmin(context.viewer, row);
-    for (const [name, field] of Object.entries(resource.fields)) {
-      const sees =
-        field.see === undefined || field.see === "everyone" || (field.see === "owner" ? mine : context.viewer.admin);
-      if (sees) shown[name] = field.shape ? field.shape(row[name], row, context) : row[name];
-      else if (field.elseNull) shown[name] = null;
+/** The JSON texts that this viewer is answered. */
+export async function view(resource: Resource, rows: Shown[], context: Context): Promise<string[]> {
+  const { links } = context;
+  if (!isShaped(resource)) return rows.map((row) => links.sign(row.json));
+  const shaped = rows.map((row): Row => ({ ...row, ...JSON.parse(links.sign(row.json)) }));
+  if (shaped.length > 0) await resource.prepare?.(context, shaped);
+  return shaped.map((row) => JSON.stringify(shape(resource, row, context)));
+}
+
+/** Whether the database's words are not yet what viewers get. */
+function isShaped(resource: Resource): boolean {
+  return Object.values(resource.fields).some((field) => field.shape || field.see);
+}
+
+function shape(resource: Resource, row: Row, context: Context): Record<string, unknown> {
+  const shown: Record<string, unknown> = {};
+  const mine = isOwnerOrAdmin(context.viewer, row);
+  for (const [name, field] of Object.entries(resource.fields)) {
+    const { see = "everyone" } = field;
+    if (see === "everyone" || (see === "owner" ? mine : context.viewer.admin)) {
+      shown[name] = field.shape ? field.shape(row[name], row, context) : row[name];
     }
-    return shown;
-  });
+  }
+  return shown;
 }
 
-/** One object and its ETag. */
+/** One object as JSON text, and its ETag. @throws Problem "not-found" */
 export async function detail(resource: Resource, idText: string, context: Context) {
   checkReader(resource, context);
-  const row = await getRow(resource, parseId(resource, idText), context);
-  const [object] = await view(resource, [row], context);
-  return { object: object as Record<string, unknown>, etag: etagOf(resource, row, context) };
+  const id = parseId(resource, idText);
+  const row = await findShown(resource, id, context);
+  if (!row) throw notFound(resource, id);
+  const [json = ""] = await view(resource, [row], context);
+  return { json, etag: etagOf(resource, row, context) };
 }
 
 /**
  * Opaque to callers; for us the revision, the version and whose view it is: an owner's answer differs from a guest's.
  */
-export function etagOf(resource: Resource, row: Row, { viewer }: Context): string {
+export function etagOf(
+  resource: Resource,
+  row: Pick<Row, "id" | "version" | "revision" | "owner_id">,
+  { viewer }: Context,
+): string {
   const as = viewer.admin ? "a" : isOwnerOrAdmin(viewer, row) ? "o" : `v${viewer.id ?? ""}`;
   return `"${resource.name}-${row.id}-${row.revision}-${row.version}-${as}"`;
 }

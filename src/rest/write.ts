@@ -11,7 +11,7 @@ import type { Columns, Context, Input, Resource, Row } from "./define.ts";
 import { type Once, unkept } from "./idempotency.ts";
 import { type Draft, faultsAt, readBodies, readInput, throwFaults } from "./input.ts";
 import { all } from "./pipeline.ts";
-import { checkReader, etagOf, matchesRevision, notFound, selectFields, view } from "./read.ts";
+import { checkReader, etagOf, listShown, matchesRevision, notFound, view } from "./read.ts";
 
 /** What a write is about. A bulk is answered by a list, without an ETag, even when it names one object. */
 export interface Target {
@@ -113,14 +113,14 @@ export async function remove(resource: Resource, { ids }: Target, context: Conte
 }
 
 /**
- * The rows in the ids' order. `lock` keeps others from writing them; the locks are taken in order of id, so that two
+ * The rows as the table has them, for rules and hooks, in the ids' order. `lock` keeps others from writing them; the locks are taken in order of id, so that two
  * bulks wait for each other instead of blocking each other.
  * @throws Problem "not-found" when any is missing or invisible
  */
 async function getRows(resource: Resource, ids: Target["ids"], context: Context, lock = false): Promise<Row[]> {
   const { sql } = context;
   const found = await sql<Row[]>`
-    select ${selectFields(resource, context)}
+    select t.*, ${sql.unsafe(resource.owner)} as owner_id
     from ${sql(resource.name)} t
     where t.id = any (${toArray(resource, ids, sql)})
       and ${resource.visible(context)}
@@ -163,16 +163,19 @@ async function toAnswer(
   { ids, isBulk }: Target,
   context: Context,
   status: Answer["status"],
-  extra: Input = {},
+  extra?: Input,
 ): Promise<Answer> {
-  const rows = await getRows(resource, ids, context);
+  const rows = await listShown(resource, toArray(resource, ids, context.sql), context);
   const objects = await view(resource, rows, context);
-  if (isBulk) return { status, headers: {}, body: JSON.stringify({ list: objects }) };
+  if (isBulk) return { status, headers: {}, body: `{"list":[${objects.join(",")}]}` };
+  const [row] = rows;
+  if (!row) throw notFound(resource, ids[0] ?? "");
+  const [json = ""] = objects;
   const headers = {
-    ETag: etagOf(resource, rows[0] as Row, context),
+    ETag: etagOf(resource, row, context),
     ...(status === 201 ? { Location: `/api/${resource.name}/${ids[0]}` } : {}),
   };
-  return { status, headers, body: JSON.stringify({ ...objects[0], ...extra }) };
+  return { status, headers, body: extra ? JSON.stringify({ ...JSON.parse(json), ...extra }) : json };
 }
 
 function judgeWriter(resource: Resource, rows: Row[], context: Context): void {

@@ -58,9 +58,9 @@ export function accountRoutes() {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     refuseQuery(new URL(c.req.url).searchParams);
-    const { object, etag } = await detail(account, String(context.viewer.id), context);
+    const { json, etag } = await detail(account, String(context.viewer.id), context);
     if (matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
-    return c.json(object, 200, { ETag: etag });
+    return toResponse({ status: 200, headers: { ETag: etag }, body: json });
   });
   routes.patch("/", async (c) => {
     const context = c.get("context");

@@ -52,17 +52,15 @@ export function objectSchema(resource: Resource, extra: Record<string, z.ZodType
 }
 
 function isHidden(field: Field): boolean {
-  return (field.see === "owner" || field.see === "admin") && !field.elseNull;
+  return field.see === "owner" || field.see === "admin";
 }
 
 function fieldSchema(field: Field): JsonSchema {
-  const isRestricted = field.see === "owner" || field.see === "admin";
-  const schema = toJsonSchema(field.elseNull ? field.schema.nullable() : field.schema, "output");
+  const isRestricted = isHidden(field);
+  const schema = toJsonSchema(field.schema, "output");
   const notes = [
     schema.description,
-    ...(isRestricted
-      ? [`${seenBy[field.see as "owner" | "admin"]} see it${field.elseNull ? "; others get null" : ""}`]
-      : []),
+    ...(isRestricted ? [`${seenBy[field.see as "owner" | "admin"]} see it`] : []),
     ...(field.live ? ["Live: it moves without a new version"] : []),
   ].filter(Boolean);
   return {
