@@ -6,7 +6,7 @@ export const promises = {
   /** `Idempotency-Key` on every POST but log-in. */
   idempotency: true,
   /** 429 with `Retry-After`, and the RateLimit headers on every answer. */
-  rateLimits: false,
+  rateLimits: true,
 };
 
 export type Promises = typeof promises;
