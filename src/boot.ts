@@ -3,7 +3,6 @@ import { destination, type Logger, pino } from "pino";
 import { createSecrets, type Secrets } from "./auth/secrets.ts";
 import { type Config, ConfigError, readConfig, readSecretKey } from "./config.ts";
 import { connect, DatabaseError, describeDatabaseError, type Sql } from "./db/client.ts";
-import { findEmbedded } from "./db/embedded.ts";
 import { openStorage } from "./storage/index.ts";
 import type { Storage } from "./storage/storage.ts";
 
@@ -27,7 +26,7 @@ export class BootError extends Error {
  */
 export async function boot(name: string, env: Record<string, string | undefined>, poolSize: number): Promise<Booted> {
   const config = readConfig(env);
-  const databaseUrl = config.databaseUrl ?? findEmbedded(config.dataDir);
+  const databaseUrl = config.databaseUrl ?? (await findRunning(config.dataDir));
   if (!databaseUrl) {
     throw new BootError(`No database: DATABASE_URL is not set and no embedded PostgreSQL runs under ${config.dataDir}`);
   }
@@ -49,6 +48,16 @@ export async function boot(name: string, env: Record<string, string | undefined>
     throw new DatabaseError(describeDatabaseError(error, databaseUrl));
   }
   return { config, databaseUrl, sql, secrets, storage, log };
+}
+
+/** Loaded only here: it looks at the system's processes, which Deno shows only to those who may do everything. */
+async function findRunning(dataDir: string): Promise<string | null> {
+  try {
+    return (await import("./db/embedded.ts")).findEmbedded(dataDir);
+  } catch (error) {
+    if ((error as Error).name !== "NotCapable") throw error;
+    throw new BootError("No database: DATABASE_URL is not set, and Deno cannot look for an embedded PostgreSQL");
+  }
 }
 
 /** What is worth reading of an error. pino's own way adds every property: a pool's client with its connection's key. */

@@ -1,20 +1,17 @@
-/** The API on a port: the app, the relay and Bun's server put together. */
+/** The API on a port: the app, the relay and the runtime's server put together. */
 import { createApp } from "./app.ts";
 import { findSessionViewer, type Viewer } from "./auth/viewer.ts";
 import type { Booted } from "./boot.ts";
 import { createCatalogueSource } from "./params/catalogue.ts";
 import { createLiveModels } from "./pool/live-models.ts";
-import { listen } from "./relay/changes.ts";
+import { listen as listenForChanges } from "./relay/changes.ts";
 import { createHub } from "./relay/hub.ts";
-import { createSocketHandler, type SocketData, upgrade } from "./relay/socket.ts";
+import { upgrade } from "./relay/socket.ts";
 import type { Context } from "./rest/define.ts";
 import { createLinks } from "./rest/links.ts";
+import { listen } from "./runtime/index.ts";
 import { temporaryDirectory } from "./storage/index.ts";
 
-/** Above every limit of our own: Bun would answer a larger body with a bare 413. */
-const maxRequestBodySize = 64 * 1024 ** 3;
-/** Seconds; a handler that writes nothing for longer is cut off, so it must outlast slow uploads. */
-const idleTimeout = 120;
 /** Below the time after which `up` loses patience. */
 const drainMs = 4_000;
 
@@ -55,29 +52,19 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
       listModels,
     }),
   });
-  const stopListening = await listen(sql, hub.change, hub.resync);
-  const server = Bun.serve<SocketData>({
+  const stopListening = await listenForChanges(sql, hub.change, hub.resync);
+  const server = listen({
     hostname: config.host,
     port: config.port,
-    maxRequestBodySize,
-    idleTimeout,
-    websocket: createSocketHandler(hub),
-    fetch(request, server) {
-      const address = server.requestIP(request)?.address;
-      const answer = (asked: Request) => app.fetch(asked, { address });
-      return request.headers.get("upgrade")?.toLowerCase() === "websocket"
-        ? upgrade(request, server, { answer, sql })
-        : answer(request);
-    },
+    fetch: (request, address) => app.fetch(request, { address }),
+    upgrade: (request, address) => upgrade(request, { answer: (asked) => app.fetch(asked, { address }), sql, hub }),
   });
   return {
-    port: server.port as number,
+    port: server.port,
     async stop() {
-      // `stop` waits for ever while a socket is open.
       hub.stop();
       await stopListening();
-      await Promise.race([server.stop(), Bun.sleep(drainMs)]);
-      await server.stop(true);
+      await server.stop(drainMs);
     },
   };
 }

@@ -5,11 +5,13 @@ import { serve } from "../../src/serve.ts";
 import { startApp } from "./app.ts";
 
 export async function startClients() {
+  // Hooks run in the order in which they were added: the API stops before the app's database goes.
+  let stop = async () => {};
+  afterAll(() => stop());
   const app = await startApp();
   const { config, sql, secrets, storage, log } = app;
   const api = await serve({ config, sql, secrets, storage, log });
-  // Before the app's own end: hooks run in the order in which they were added.
-  afterAll(() => api.stop());
+  stop = () => api.stop();
   const url = `http://127.0.0.1:${api.port}`;
   return {
     app,

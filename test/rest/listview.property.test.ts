@@ -7,7 +7,7 @@ import { Converter } from "opencc-js/t2cn";
 import { type Account, startApp } from "../helpers/app.ts";
 
 const seed = Number(process.env.LISTVIEW_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const cases = Number(process.env.LISTVIEW_CASES ?? 1500);
+const cases = Number(process.env.LISTVIEW_CASES ?? 1000);
 const random = mulberry32(seed);
 const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)] as T;
 const chance = (share: number) => random() < share;

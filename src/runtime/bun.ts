@@ -1,0 +1,68 @@
+/** The API on Bun: Bun.serve with its native WebSockets. */
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  isHandshake,
+  type Listen,
+  maxBufferedBytes,
+  maxMessageBytes,
+  noHandshake,
+  socketIdleSeconds,
+  type Upgrade,
+} from "./runtime.ts";
+
+/** Above every limit of our own: Bun would answer a larger body with a bare 413. */
+const maxRequestBodySize = 64 * 1024 ** 3;
+/** Seconds; a handler that writes nothing for longer is cut off, so it must outlast slow uploads. */
+const idleTimeout = 120;
+
+interface SocketData {
+  open: Upgrade["open"];
+  closed?: () => void;
+}
+
+export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
+  const server = Bun.serve<SocketData>({
+    hostname,
+    port,
+    maxRequestBodySize,
+    idleTimeout,
+    websocket: {
+      maxPayloadLength: maxMessageBytes,
+      // By default frames for a slow reader would be dropped silently.
+      backpressureLimit: maxBufferedBytes,
+      closeOnBackpressureLimit: true,
+      idleTimeout: socketIdleSeconds,
+      sendPings: true,
+      open(socket) {
+        socket.data.closed = socket.data.open({
+          send: (text) => void socket.send(text),
+          close: (code, reason) => socket.close(code, reason),
+        });
+      },
+      message() {},
+      close: (socket) => socket.data.closed?.(),
+    },
+    fetch(request, server) {
+      const address = server.requestIP(request)?.address;
+      return isHandshake(request) ? accept(request, address) : fetch(request, address);
+    },
+  });
+
+  /** Undefined once the connection is a socket. */
+  async function accept(request: Request, address: string | undefined): Promise<Response | undefined> {
+    const answer = await upgrade(request, address);
+    if (answer instanceof Response) return answer;
+    // Without the header Bun would echo the first offer, which may be a token.
+    const headers: Record<string, string> = answer.protocol ? { "Sec-WebSocket-Protocol": answer.protocol } : {};
+    return server.upgrade(request, { headers, data: { open: answer.open } }) ? undefined : noHandshake();
+  }
+
+  return {
+    port: server.port as number,
+    async stop(graceMs) {
+      // `stop` alone waits for ever while a socket is open.
+      await Promise.race([server.stop(), sleep(graceMs)]);
+      await server.stop(true);
+    },
+  };
+};

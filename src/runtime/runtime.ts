@@ -1,0 +1,51 @@
+/**
+ * What the API needs of the program that runs it and that neither Web standards nor node: modules have: a server with
+ * WebSockets. Everything else of the API is portable, so a runtime is one file that implements `Listen`.
+ */
+
+export interface ListenOptions {
+  hostname: string;
+  /** 0 takes a free one. */
+  port: number;
+  /** @param address of the connection's other end; undefined when it is gone already */
+  fetch(request: Request, address: string | undefined): Response | Promise<Response>;
+  /** Asked in place of `fetch` when a request wants to become a WebSocket; a Response refuses. */
+  upgrade(request: Request, address: string | undefined): Promise<Response | Upgrade>;
+}
+
+/** The consent to a WebSocket. */
+export interface Upgrade {
+  /** The subprotocol that the answer names, one of those offered; null names none. Never left to the runtime. */
+  protocol: string | null;
+  /** Called once, when frames can be sent; what it returns is called once, when no more can. */
+  open(socket: Socket): () => void;
+}
+
+/** Sockets only speak: what a client says is dropped, and more than `maxMessageBytes` of it closes with 1009. */
+export interface Socket {
+  /** A client that lets `maxBufferedBytes` gather unread is closed rather than waited for. */
+  send(text: string): void;
+  close(code: number, reason: string): void;
+}
+
+export interface Listening {
+  port: number;
+  /** Lets requests end for `graceMs` at most, then breaks off what is left; sockets are to be closed before. */
+  stop(graceMs: number): Promise<void>;
+}
+
+/** @throws (now or later) an Error with code EADDRINUSE when the port is taken */
+export type Listen = (options: ListenOptions) => Listening;
+
+export const maxMessageBytes = 64 * 1024;
+export const maxBufferedBytes = 1024 * 1024;
+/** A socket that answers no ping for this long is given up, and one that answers is kept open through proxies. */
+export const socketIdleSeconds = 120;
+
+export function isHandshake(request: Request): boolean {
+  return request.headers.get("upgrade")?.toLowerCase() === "websocket";
+}
+
+export function noHandshake(): Response {
+  return new Response("this is no WebSocket handshake", { status: 400 });
+}
