@@ -1,7 +1,10 @@
 /** What values look like on our side, and what is said of a database that cannot be reached. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect, describeDatabaseError, type Sql } from "../../src/db/client.ts";
 import { type FreshDatabase, freshDatabase } from "../helpers/database.ts";
+
+// The first test file of a run waits for the server and its template.
+setDefaultTimeout(30_000);
 
 let database: FreshDatabase;
 let sql: Sql;
@@ -61,16 +64,47 @@ test("a password in a message that we do not know is hidden", () => {
   );
 });
 
-test("a connection that dies under a transaction is an error of that transaction, and of nothing else", async () => {
-  const pool = connect(database.url, { max: 1 });
-  const torn = pool.begin(async (tx) => {
-    const [self] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`;
+describe("a connection that dies", () => {
+  /** Terminates the backend behind `held`, and waits until that is known here. */
+  async function end(held: Pick<Sql, "unsafe">): Promise<void> {
+    const [self] = await held.unsafe<{ pid: number }[]>("select pg_backend_pid() as pid");
     await sql`select pg_terminate_backend(${self?.pid ?? 0})`;
-    await tx`select 1`.catch(() => {});
-    // What is sent to a connection known to be closed used to end the process (see src/db/postgres@3.4.9.patch).
-    await tx`select 2`;
+    for (let isOpen = true; isOpen; ) {
+      isOpen = await held.unsafe("select 1").then(
+        () => true,
+        () => false,
+      );
+    }
+  }
+
+  test("under a transaction ends that one, and nothing of it runs on the next connection", async () => {
+    const pool = connect(database.url, { max: 1 });
+    await sql`create table written (n int)`;
+    const reconnected = Promise.withResolvers<void>();
+    const done = Promise.withResolvers<void>();
+    const torn = pool.begin(async (tx) => {
+      await tx`insert into written values (1)`;
+      await end(tx as unknown as Sql);
+      await reconnected.promise;
+      await tx`insert into written values (2)`.catch(() => {});
+      await tx`insert into written values (3)`.finally(done.resolve);
+    });
+    expect(await torn.catch((error) => error.code)).toBe("CONNECTION_CLOSED");
+    expect(await pool`select 1 as n`.then(([row]) => row?.n)).toBe(1);
+    reconnected.resolve();
+    await done.promise;
+    expect(await pool`select n from written`).toHaveLength(0);
+    await pool.end();
   });
-  expect(await torn.catch((error) => error.code)).toBe("CONNECTION_CLOSED");
-  expect(await pool`select 3 as n`.then(([row]) => row?.n)).toBe(3);
-  await pool.end();
+
+  test("while reserved gives errors to who holds it, and a new one to the others", async () => {
+    const pool = connect(database.url, { max: 1 });
+    const held = await pool.reserve();
+    await end(held);
+    for (const _ of [1, 2]) expect(await held`select 1`.catch((error) => error.code)).toBe("CONNECTION_CLOSED");
+    expect(await pool`select 2 as n`.then(([row]) => row?.n)).toBe(2);
+    held.release();
+    expect(await pool`select 3 as n`.then(([row]) => row?.n)).toBe(3);
+    await pool.end();
+  });
 });
