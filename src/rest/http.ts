@@ -22,7 +22,9 @@ export interface Env {
 }
 
 /** @throws Problem "invalid-query": what is read or written by its path takes no parameters */
-export function refuseQuery(query: URLSearchParams): void {
+export function refuseQuery(url: string): void {
+  if (!url.includes("?")) return;
+  const query = new URL(url).searchParams;
   const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "is not accepted here" }));
   if (errors.length > 0) throw new Problem("invalid-query", { detail: "No parameters are accepted here", errors });
 }

@@ -143,16 +143,26 @@ function readRows(resource: Resource, query: ListQuery, context: Context, slice:
     order by ${toOrder(resource, query, inside)}
   `;
   if (query.conditions.length > 0) return compose(context, slice);
-  // The plain page is asked for most, and its text depends on little.
-  const { isReversed, ...values } = slice;
-  const name = `page ${query.sort} ${query.order} ${isReversed}`;
+  // The plain page is asked for most, and its text depends on little. The first page's limit is written into it: with
+  // a limit that it does not know, PostgreSQL believes in no plan for all and makes one anew each time, which takes
+  // longer than the page.
+  const { offset, limit, reach, isReversed } = slice;
+  const isFirst = offset === 0 && !isReversed;
+  const name = `page ${query.sort} ${query.order} ${isFirst ? limit : isReversed}`;
   const plain = statement(
     resource,
     name,
     context,
-    (inside, slot) =>
-      compose(inside, { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed }),
-    values,
+    (inside, slot) => {
+      const written = (value: number) => inside.sql.unsafe(String(value)) as unknown as number;
+      return compose(
+        inside,
+        isFirst
+          ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
+          : { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed },
+      );
+    },
+    { offset, limit, reach },
   );
   return plain as unknown as Promise<Shown[]>;
 }

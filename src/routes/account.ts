@@ -57,7 +57,7 @@ export function accountRoutes() {
   routes.get("/", async (c) => {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
-    refuseQuery(new URL(c.req.url).searchParams);
+    refuseQuery(c.req.url);
     const { json, etag } = await detail(account, String(context.viewer.id), context);
     if (matchesNone(c.req.header("if-none-match"), etag)) return c.body(null, 304, { ETag: etag });
     return toResponse({ status: 200, headers: { ETag: etag }, body: json });
@@ -66,7 +66,7 @@ export function accountRoutes() {
     const context = c.get("context");
     if (context.viewer.id === null) throw new Problem("token-required");
     const body = await readJson(c.req.raw, ["application/json", "application/merge-patch+json"]);
-    refuseQuery(new URL(c.req.url).searchParams);
+    refuseQuery(c.req.url);
     const target = { ids: [context.viewer.id], isBulk: false };
     return toResponse(await patch(account, target, body, context, c.req.header("if-match")));
   });
