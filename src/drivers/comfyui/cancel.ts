@@ -1,7 +1,8 @@
 /** Ends one run and nothing else on its engine. */
+
+import { pause } from "../pause.ts";
 import { jobCanceled } from "./answers.ts";
 import type { ComfyClient } from "./client.ts";
-import { pause } from "./pause.ts";
 import { queued } from "./state.ts";
 
 /** A run may start between a look and an act, and the engine drops an interrupt that hits a run's very first moment. */

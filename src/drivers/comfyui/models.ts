@@ -3,9 +3,9 @@
  * upload into them makes a model usable without access to the host; there is no such way for the other types.
  */
 import { EngineError, type EngineModels, type InputFile } from "../driver.ts";
+import { pause } from "../pause.ts";
 import { features, names } from "./answers.ts";
 import type { ComfyClient } from "./client.ts";
-import { pause } from "./pause.ts";
 import { tooLarge, upload } from "./upload.ts";
 import { findFile } from "./view.ts";
 

@@ -1,5 +1,6 @@
 /** What the engine says against a job, before it runs and while it runs, in words for the task's owner. */
 import { EngineError } from "../driver.ts";
+import { cleanMessage } from "../messages.ts";
 import type { NodeErrors } from "./answers.ts";
 
 /** Inputs whose value is a file on the engine: not in its list means that this server lacks it. */
@@ -38,15 +39,4 @@ export function executionError(details: Record<string, unknown>): EngineError {
   const node = typeof details.node_type === "string" ? ` in ${details.node_type}` : "";
   const said = cleanMessage(message);
   return new EngineError("engine-failed", `The engine failed${node}${said ? `: ${said}` : ""}`, { cause: details });
-}
-
-/** First line of what the engine says, without paths of its host, at most 300 characters. */
-export function cleanMessage(message: string): string {
-  const line = message.split("\n").find((text) => text.trim() !== "") ?? "";
-  const withoutPaths = line
-    .trim()
-    // Drive paths, UNC paths and absolute or home paths of two parts and more; "and/or" and "1/2" stay.
-    .replace(/(?:[A-Za-z]:[\\/]|\\\\)[^\s'":,;]+/g, "…")
-    .replace(/(?<![\w.])~?(?:\/[^\s/'":,;]+){2,}\/?/g, "…");
-  return withoutPaths.length > 300 ? `${withoutPaths.slice(0, 299)}…` : withoutPaths;
 }

@@ -1,9 +1,10 @@
 /** Brings a job to the engine: uploads what it needs, lays out its graph, submits it once. */
 import type { z } from "zod";
 import { EngineError, type EngineJob, type InferenceJob, type InputFile, type TrainingJob } from "../driver.ts";
+import { readJson, wrongEngine } from "../http.ts";
 import { promptAccepted, promptRefused } from "./answers.ts";
 import { cancelRun } from "./cancel.ts";
-import { type ComfyClient, readJson } from "./client.ts";
+import type { ComfyClient } from "./client.ts";
 import { type Graph, type InferenceFiles, inferenceGraph, samplers, trainingGraph } from "./graphs.ts";
 import type { ComfyHandle } from "./handle.ts";
 import { findCheckpoint, placeModel, presentModel } from "./models.ts";
@@ -109,7 +110,7 @@ async function submit(client: ComfyClient, handle: ComfyHandle, graph: Graph, si
     if (response.status === 400) {
       const refused = promptRefused.safeParse(await response.json().catch(() => null));
       if (refused.success) throw refusedGraph(refused.data);
-      throw new EngineError("wrong-engine", "Something else than ComfyUI answers there");
+      throw wrongEngine();
     }
     return readJson(response, promptAccepted);
   });

@@ -3,8 +3,9 @@
  * are streamed with a known length, so that no file is ever held in memory as a whole.
  */
 import { EngineError, type InputFile } from "../driver.ts";
+import { readJson } from "../http.ts";
 import { uploaded } from "./answers.ts";
-import { type ComfyClient, readJson } from "./client.ts";
+import type { ComfyClient } from "./client.ts";
 
 export interface Destination {
   type: "input" | "output";

@@ -1,7 +1,8 @@
 /** Files of the engine through `/view`. */
 import { type Artifact, EngineError } from "../driver.ts";
+import { accept, failure } from "../http.ts";
 import type { EngineFile } from "./answers.ts";
-import { accept, type ComfyClient, failure } from "./client.ts";
+import type { ComfyClient } from "./client.ts";
 
 const contentTypes: Record<string, string> = {
   png: "image/png",

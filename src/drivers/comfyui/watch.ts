@@ -1,9 +1,9 @@
 /** Follows a run to its end. Polling is the truth, the socket a hint that makes it quicker and smoother. */
 import { type Artifact, EngineError, type EngineEvent } from "../driver.ts";
+import { isTerminal, Outbox } from "../outbox.ts";
 import type { ComfyClient } from "./client.ts";
 import type { ComfyHandle } from "./handle.ts";
 import { Narrator } from "./narrator.ts";
-import { isTerminal, Outbox } from "./outbox.ts";
 import { findImages, findModel, findWholeModel } from "./results.ts";
 import { EngineSocket } from "./socket.ts";
 import { findRun, judge, type RunState } from "./state.ts";

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createComfyuiDriver } from "../../../src/drivers/comfyui/index.ts";
-import { guessCheckpoints } from "../../../src/drivers/comfyui/probe.ts";
+import { guessCheckpoints } from "../../../src/drivers/guess-checkpoints.ts";
 import { ComfyuiDouble, type DoubleOptions } from "../../helpers/comfyui-double.ts";
 import { follow, inferenceJob, typesOf } from "../jobs.ts";
 import { pace } from "./pace.ts";

@@ -1,5 +1,5 @@
 /** Events on their way to whoever iterates over a run. */
-import type { EngineEvent } from "../driver.ts";
+import type { EngineEvent } from "./driver.ts";
 
 const terminal: readonly EngineEvent["type"][] = ["finished", "failed", "canceled", "lost"];
 export const isTerminal = (event: EngineEvent): boolean => terminal.includes(event.type);

@@ -1,6 +1,6 @@
 /** Waiting that the caller's signal ends. */
 import { setTimeout as wait } from "node:timers/promises";
-import { failure } from "./client.ts";
+import { failure } from "./http.ts";
 
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   try {
