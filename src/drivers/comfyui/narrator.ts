@@ -1,44 +1,16 @@
-/**
- * Turns what polling and the socket tell of a run, in any order and more than once, into one story: queued, started,
- * progress that only goes forward, a preview now and then.
- */
-import type { EngineEvent, Phase } from "../driver.ts";
+/** Tells a run's story from the frames of the engine's socket. */
+import type { EngineEvent } from "../driver.ts";
+import { Story } from "../story.ts";
 import type { Frame } from "./frames.ts";
 import { savingNodes, stepsNode } from "./graphs.ts";
 import type { ComfyHandle } from "./handle.ts";
 
-const phases: readonly Phase[] = ["loading", "steps", "saving"];
-/** At most four previews a second. */
-const previewEveryMs = 250;
-
-export class Narrator {
-  private position: number | null = null;
-  private isStarted = false;
-  private phase = -1;
-  private step = 0;
-  private previewedAt = Number.NEGATIVE_INFINITY;
-
+export class Narrator extends Story {
   constructor(
     private readonly handle: ComfyHandle,
-    private readonly tell: (event: EngineEvent) => void,
-  ) {}
-
-  waiting(position: number): void {
-    if (this.isStarted || position === this.position) return;
-    this.position = position;
-    this.tell({ type: "queued", position });
-  }
-
-  running(): void {
-    this.started();
-    this.advance("loading", 0);
-  }
-
-  /** Also for a run that had ended before anyone looked. */
-  started(): void {
-    if (this.isStarted) return;
-    this.isStarted = true;
-    this.tell({ type: "started" });
+    tell: (event: EngineEvent) => void,
+  ) {
+    super(handle.steps, tell);
   }
 
   /** Returns true when the frame hints that the run has ended. */
@@ -58,8 +30,8 @@ export class Narrator {
       case "executing":
         if (data.node === null) return true;
         this.running();
-        if (data.node === stepsNode) this.advance("steps", 0);
-        if (savingNodes.includes(String(data.node))) this.advance("saving", this.handle.steps);
+        if (data.node === stepsNode) this.stepped(0);
+        if (savingNodes.includes(String(data.node))) this.saving();
         return false;
       case "progress":
         this.running();
@@ -80,25 +52,8 @@ export class Narrator {
     }
   }
 
-  /** The bar may count otherwise than we do: with gradient accumulation, in micro-steps. */
+  /** With gradient accumulation, the engine's bar counts in micro-steps. */
   private count({ value, max }: Record<string, unknown>): void {
-    if (typeof value !== "number" || typeof max !== "number" || !(max > 0)) return;
-    this.advance("steps", Math.round(Math.min(value / max, 1) * this.handle.steps));
-  }
-
-  private advance(phase: Phase, step: number): void {
-    const rank = phases.indexOf(phase);
-    if (rank < this.phase || (rank === this.phase && step <= this.step)) return;
-    this.phase = rank;
-    this.step = step;
-    this.tell({ type: "progress", phase, step, total: this.handle.steps });
-  }
-
-  private preview({ contentType, bytes }: { contentType: string; bytes: Uint8Array }): void {
-    const now = performance.now();
-    if (now - this.previewedAt < previewEveryMs) return;
-    this.previewedAt = now;
-    this.running();
-    this.tell({ type: "preview", contentType, bytes });
+    if (typeof value === "number" && typeof max === "number" && max > 0) this.stepped(value / max);
   }
 }
