@@ -4,10 +4,10 @@ import { z } from "zod";
 import type { Sql } from "../db/client.ts";
 import { limitText } from "../params/text.ts";
 import type { Fault } from "../problems.ts";
+import { isForbiddenHost } from "../remote/addresses.ts";
 import type { Columns, Context, Field, Input, Sort } from "../rest/define.ts";
 import { maxId } from "../rest/limits.ts";
 import { all } from "../rest/pipeline.ts";
-import { isForbiddenHost } from "../storage/fetch-remote.ts";
 
 export const id = { schema: z.int().positive() } satisfies Field;
 const instant = z.iso.datetime();

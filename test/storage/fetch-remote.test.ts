@@ -3,7 +3,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { createServer as createPlainServer } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
-import { fetchRemote, isForbiddenHost, isPublicAddress, type RemoteOptions } from "../../src/storage/fetch-remote.ts";
+import { isForbiddenHost, isPublicAddress } from "../../src/remote/addresses.ts";
+import { fetchRemote, type RemoteOptions } from "../../src/storage/fetch-remote.ts";
 import { certificate, privateKey } from "./tls.ts";
 
 /** Plays the public server; under its name it may be reached although it listens on the loopback. */
@@ -41,7 +42,7 @@ const answers: Record<string, (request: Request, url: URL) => Response> = {
 
 /** The loopback plays a public address; everything else is judged as ever. */
 const lenient: RemoteOptions = {
-  ports: new Set([port, 80, 443]),
+  isAllowedPort: (wanted) => [port, 80, 443].includes(wanted),
   resolve: async (name) => (name.endsWith(".example") ? ["127.0.0.1"] : Promise.reject(new Error("NXDOMAIN"))),
   isAllowedAddress: (address) => address === "127.0.0.1" || isPublicAddress(address),
 };
@@ -187,7 +188,7 @@ describe("with the defaults", () => {
   );
 
   test("the system's own name for the loopback is refused", async () => {
-    const options = { isForbiddenHost: () => false, ports: new Set([port]) };
+    const options = { isForbiddenHost: () => false, isAllowedPort: (wanted: number) => wanted === port };
     const fetched = fetchRemote(`http://localhost:${port}/picture`, options);
     await expect(fetched).rejects.toMatchObject({ reason: "forbidden-address" });
   });
@@ -233,7 +234,7 @@ describe("connecting", () => {
   ])("TLS to the checked address under $name: $outcome", async ({ url, outcome }) => {
     const names: string[] = [];
     const secure = await serveTls(names);
-    const options = { ...lenient, ports: new Set([secure.port]), ca: certificate };
+    const options = { ...lenient, isAllowedPort: (wanted: number) => wanted === secure.port, ca: certificate };
     const text = await textOf(`${url}:${secure.port}/x`, options).catch((error) => error.reason);
     expect(text).toContain(outcome);
     expect(names.every((name) => name === new URL(url).hostname)).toBe(true);
@@ -244,7 +245,7 @@ describe("connecting", () => {
     const secure = await serveTls([]);
     const fetched = fetchRemote(`https://pictures.example:${secure.port}/`, {
       ...lenient,
-      ports: new Set([secure.port]),
+      isAllowedPort: (wanted: number) => wanted === secure.port,
     });
     await expect(fetched).rejects.toMatchObject({ reason: "unreachable" });
     secure.server.close();
@@ -299,7 +300,7 @@ describe("failures and limits", () => {
     const closed = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
     const closedPort = closed.port ?? 0;
     await closed.stop(true);
-    const options = { ...lenient, ports: new Set([closedPort]) };
+    const options = { ...lenient, isAllowedPort: (wanted: number) => wanted === closedPort };
     const fetched = fetchRemote(`http://pictures.example:${closedPort}/`, options);
     await expect(fetched).rejects.toMatchObject({ reason: "unreachable" });
   });
@@ -319,7 +320,10 @@ describe("failures and limits", () => {
     });
     await once(cutting.listen(0, "127.0.0.1"), "listening");
     const { port: cuttingPort } = cutting.address() as { port: number };
-    const fetched = textOf(`http://pictures.example:${cuttingPort}/`, { ...lenient, ports: new Set([cuttingPort]) });
+    const fetched = textOf(`http://pictures.example:${cuttingPort}/`, {
+      ...lenient,
+      isAllowedPort: (wanted: number) => wanted === cuttingPort,
+    });
     await expect(fetched).rejects.toMatchObject({ reason: "unreachable" });
     cutting.close();
   });
