@@ -32,9 +32,13 @@ import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import type { Storage } from "./storage/storage.ts";
+import { createWebhookGuard } from "./webhooks/guard.ts";
 
 export interface Deps {
-  config: Pick<Config, "isSignupOpen" | "allowedOrigins" | "trustedProxies" | "metricsToken" | "rateLimits">;
+  config: Pick<
+    Config,
+    "isSignupOpen" | "allowedOrigins" | "trustedProxies" | "metricsToken" | "rateLimits" | "webhookNetworks"
+  >;
   sql: Sql;
   secrets: Secrets;
   links: Links;
@@ -52,6 +56,7 @@ export function createApp(deps: Deps) {
   const app = new Hono<Env>();
   const { allowedOrigins, trustedProxies } = deps.config;
   const readAddress = createAddressReader(trustedProxies);
+  const webhooks = createWebhookGuard(deps.config.webhookNetworks);
 
   app.onError((error, c) => {
     const problem =
@@ -116,6 +121,7 @@ export function createApp(deps: Deps) {
         },
       },
       isSignupOpen: deps.config.isSignupOpen,
+      webhooks,
       listModels: deps.listModels,
     });
     await next();

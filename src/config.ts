@@ -10,6 +10,7 @@ const list = z
   .string()
   .default("")
   .transform((text) => text.split(",").flatMap((part) => part.trim() || []));
+const networks = list.refine((all) => all.every(isNetwork), "must be addresses or networks (10.0.0.0/8)");
 const optional = z
   .string()
   .optional()
@@ -32,7 +33,8 @@ const environment = z.object({
   ADMIN_PASSWORD: optional.pipe(z.string().min(8).max(128).optional()),
   SIGNUP: z.enum(["open", "closed"]).default("open"),
   ALLOWED_ORIGINS: list,
-  TRUSTED_PROXIES: list.refine((networks) => networks.every(isNetwork), "must be addresses or networks (10.0.0.0/8)"),
+  TRUSTED_PROXIES: networks,
+  WEBHOOK_NETWORKS: networks,
   RATE_LIMIT_READS: z.coerce.number().int().min(0).default(120_000),
   RATE_LIMIT_WRITES: z.coerce.number().int().min(0).default(30_000),
   METRICS_TOKEN: optional,
@@ -89,6 +91,8 @@ export function readConfig(env: Record<string, string | undefined>) {
     trustedProxies: e.TRUSTED_PROXIES,
     /** Requests a minute of one caller in one process; 0 is no limit. */
     rateLimits: { reads: e.RATE_LIMIT_READS, writes: e.RATE_LIMIT_WRITES },
+    /** Private addresses and networks that webhooks may go to. */
+    webhookNetworks: e.WEBHOOK_NETWORKS,
     metricsToken: e.METRICS_TOKEN ?? null,
     demoEngines: e.DEMO_ENGINES,
     workerConcurrency: e.WORKER_CONCURRENCY,

@@ -11,6 +11,7 @@ import type { Context } from "./rest/define.ts";
 import { createLinks } from "./rest/links.ts";
 import { listen } from "./runtime/index.ts";
 import { temporaryDirectory } from "./storage/index.ts";
+import { createWebhookGuard } from "./webhooks/guard.ts";
 
 /** Below the time after which `up` loses patience. */
 const drainMs = 4_000;
@@ -27,6 +28,7 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
   const links = createLinks(config.publicUrl, secrets);
   const catalogue = createCatalogueSource(sql);
   const listModels = createLiveModels(sql, secrets);
+  const webhooks = createWebhookGuard(config.webhookNetworks);
   const app = createApp({
     config,
     sql,
@@ -49,6 +51,7 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
       secrets,
       client: { ip: "", userAgent: "", origin: links.publicUrl },
       isSignupOpen: config.isSignupOpen,
+      webhooks,
       listModels,
     }),
   });

@@ -156,6 +156,12 @@ export const builtin = {
     base_model: baseModel,
     count: { type: "integer", description: "Pictures to make", minimum: 1, maximum: 16, default: 1 },
     priority: { type: "integer", description: "Higher goes first", minimum: -100, maximum: 100, default: 0 },
+    max_seconds: {
+      type: "integer",
+      description: "Seconds that the task may run on a server",
+      minimum: 1,
+      maximum: 604_800,
+    },
   },
 } as const satisfies Record<string, Record<string, Parameter>>;
 

@@ -97,7 +97,7 @@ export const images = defineResource({
     throws: ["model-not-ready"],
     check: checkImage,
     async insert(context, inputs) {
-      const orders = inputs.map((input) => ({ input, count: 1 }));
+      const orders = inputs.map((input) => ({ input, count: 1, task: {} }));
       return (await addImages(context, orders)).map(({ imageIds }) => ({ id: imageIds[0] as number }));
     },
   },

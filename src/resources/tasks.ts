@@ -26,6 +26,7 @@ import {
   shownName,
   updatedAt,
 } from "./common.ts";
+import { checkTerms, shownTerms, termFields, termsShape, withoutTerms } from "./terms.ts";
 import {
   addImages,
   addModel,
@@ -49,15 +50,18 @@ const createShape = (catalogue: Catalogue) => {
     type: catalogue.schema("task", "type"),
     model_type: model.type,
     count: catalogue.schema("task", "count"),
-    priority: catalogue.schema("task", "priority"),
+    ...termsShape(catalogue),
   };
 };
 
 const onlyTraining = [...modelFields.filter((field) => !["type", "base_model"].includes(field)), "model_type"];
 const onlyInference = [...imageFields, "count"];
+/** What may be said of a task that trains a model again. */
+const ordered = new Set(["type", "model_id", "name", ...termFields]);
 
 async function check(context: Context, input: Input, faults: Fault[]): Promise<void> {
   const { type } = input;
+  checkTerms(context, input, faults);
   if (type === undefined) return;
   const foreign = type === "train" ? onlyInference : onlyTraining;
   for (const field of foreign.filter((field) => field in input)) {
@@ -70,7 +74,7 @@ async function check(context: Context, input: Input, faults: Fault[]): Promise<v
   } else if (input.model_id === undefined) {
     await checkModel(context, input, faults);
   } else {
-    const extra = Object.keys(input).filter((field) => !["type", "model_id", "name", "priority"].includes(field));
+    const extra = Object.keys(input).filter((field) => !ordered.has(field));
     for (const field of extra) faults.push({ pointer: `/${field}`, detail: "cannot be changed by training again" });
     await checkTrainable(context, input.model_id as number, faults);
   }
@@ -91,32 +95,21 @@ async function checkTrainable(context: Context, modelId: number, faults: Fault[]
 
 async function insert(context: Context, inputs: Input[]): Promise<{ id: number }[]> {
   const inferences = inputs.filter(({ type }) => type === "infer");
-  const orders = inferences.map(({ type: _type, count, priority, ...input }) => ({
-    input,
-    count: (count as number | undefined) ?? 1,
-    taskName: input.name as string | undefined,
-    priority: priority as number | undefined,
-  }));
-  const ordered = await addImages(context, orders);
-  const taskIds = new Map(inferences.map((input, i) => [input, ordered[i]?.taskId]));
+  const orders = inferences.map((given) => {
+    const { type: _type, count, ...input } = withoutTerms(given);
+    return { input, count: (count as number | undefined) ?? 1, task: given };
+  });
+  const added = await addImages(context, orders);
+  const taskIds = new Map(inferences.map((input, i) => [input, added[i]?.taskId]));
   return all(inputs, async (input) => ({ id: taskIds.get(input) ?? (await insertTraining(context, input)) }));
 }
 
 async function insertTraining(context: Context, given: Input): Promise<number> {
-  const { type: _type, priority, model_type, ...input } = given;
-  let taskId: number | null;
-  if (input.model_id !== undefined) {
-    taskId = await addTraining(context, input.model_id as number);
-  } else {
-    const added = await addModel(context, { ...input, ...(model_type === undefined ? {} : { type: model_type }) });
-    taskId = added.taskId;
-  }
+  if (given.model_id !== undefined) return addTraining(context, given.model_id as number, given);
+  const { type: _type, model_type, ...input } = withoutTerms(given);
+  const model = { ...input, ...(model_type === undefined ? {} : { type: model_type }) };
+  const { taskId } = await addModel(context, model, given);
   if (taskId === null) throw new Problem("invalid", { detail: "A file is registered with POST /api/models" });
-  const columns: Columns = {
-    ...(priority === undefined ? {} : { priority }),
-    ...(input.name ? { name: input.name } : {}),
-  };
-  if (Object.keys(columns).length > 0) await context.sql`update tasks set ${context.sql(columns)} where id = ${taskId}`;
   return taskId;
 }
 
@@ -199,7 +192,7 @@ export const tasks = defineResource({
     progress: { schema: z.int().min(0).max(100) },
     stage: { schema: z.enum(["loading", "steps", "saving"]).nullable() },
     public: { schema: z.boolean() },
-    priority: { schema: storedSchema("task", "priority") },
+    ...shownTerms,
     base_model: { schema: storedSchema("task", "base_model") },
     params: {
       schema: z.record(z.string(), z.unknown()).nullable(),
@@ -278,10 +271,11 @@ export const tasks = defineResource({
   patch: {
     shape: (catalogue) => ({
       name,
-      priority: catalogue.schema("task", "priority"),
+      ...termsShape(catalogue),
       status: z.enum(["canceled", "waiting"]),
     }),
     adminFields: ["priority"],
+    check: async (context, input, faults) => checkTerms(context, input, faults),
     throws: ["conflict", "task-not-retryable", "training-under-way"],
     async change(context, { status, ...columns }, rows) {
       return status === undefined ? columns : changeStatus(context, status as string, columns, rows);

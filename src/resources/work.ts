@@ -18,6 +18,7 @@ import {
   toTagIds,
   toTagIdsOfAll,
 } from "./common.ts";
+import { toTerms } from "./terms.ts";
 
 const seeds = 2 ** 31;
 
@@ -125,7 +126,11 @@ export async function checkModel(context: Context, input: Input, faults: Fault[]
 }
 
 /** Inserts a model, and its training unless a file is registered. */
-export async function addModel(context: Context, given: Input): Promise<{ modelId: number; taskId: number | null }> {
+export async function addModel(
+  context: Context,
+  given: Input,
+  order: Input = {},
+): Promise<{ modelId: number; taskId: number | null }> {
   const { sql, viewer, catalogue } = context;
   const { tags, file: _file, train, ...input } = given;
   const isRegistered = input.model_path !== undefined;
@@ -147,16 +152,25 @@ export async function addModel(context: Context, given: Input): Promise<{ modelI
   };
   const [model] = await sql<{ id: number }[]>`insert into models ${sql(row)} returning id`;
   const modelId = model?.id as number;
-  return { modelId, taskId: isRegistered ? null : await addTraining(context, modelId) };
+  return { modelId, taskId: isRegistered ? null : await addTraining(context, modelId, order) };
 }
 
-/** Adds a training of an existing model, with what the model's row says. @throws Problem "training-under-way" */
-export async function addTraining({ sql }: Context, modelId: number): Promise<number> {
+/**
+ * Adds a training of an existing model, with what the model's row says.
+ * @param order the task's name, if it has one of its own, and its terms
+ * @throws Problem "training-under-way"
+ */
+export async function addTraining(context: Context, modelId: number, order: Input = {}): Promise<number> {
+  const { sql } = context;
+  const terms = toTerms(context, order);
   const [task] = await sql<{ id: number }[]>`
-    insert into tasks (name, type, base_model, params, public, user_id, model_id)
-    select left('Training of ' || m.name, 120), 'train', m.base_model,
+    insert into tasks (name, type, base_model, params, public, user_id, model_id,
+      priority, start_before, max_seconds, webhook, webhook_events)
+    select coalesce(${(order.name as string) ?? null}, left('Training of ' || m.name, 120)), 'train', m.base_model,
       jsonb_build_object('type', m.type, 'dataset_id', m.dataset_id, 'epochs', m.epochs) || m.train,
-      m.public, m.user_id, m.id
+      m.public, m.user_id, m.id,
+      ${terms.priority}::int, ${terms.start_before}::timestamptz, ${terms.max_seconds}::int, ${terms.webhook}::text,
+      ${terms.webhook_events}::text[]
     from models m
     where m.id = ${modelId}
     returning id
@@ -200,27 +214,26 @@ export async function checkImage(context: Context, input: Input, faults: Fault[]
 export interface Order {
   input: Input;
   count: number;
-  /** The task's; the pictures' own name when left out. */
-  taskName?: string;
-  priority?: number;
+  /** The task's name, the pictures' own when left out, and its terms. */
+  task: Input;
 }
 
 /** Inserts the images of inference tasks, and the tasks. Seeds count up from the first, modulo 2^31. */
 export async function addImages(context: Context, orders: Order[]): Promise<{ taskId: number; imageIds: number[] }[]> {
   if (orders.length === 0) return [];
-  const { sql, catalogue } = context;
+  const { sql } = context;
   const tagIds = await toTagIdsOfAll(
     context,
     orders.map(({ input }) => input),
   );
   const shared = orders.map(({ input }) => toImage(context, input));
-  const tasks = orders.map(({ count, taskName, priority }, i) => {
+  const tasks = orders.map(({ count, task }, i) => {
     const image = shared[i] as Input;
     return {
-      name: taskName ?? image.name,
+      ...toTerms(context, task),
+      name: task.name ?? image.name,
       type: "infer",
       base_model: image.base_model,
-      priority: priority ?? catalogue.get("task", "priority").default ?? 0,
       public: image.public,
       user_id: image.user_id,
       model_id: image.model_id,

@@ -7,6 +7,7 @@ import type { Sql } from "../db/client.ts";
 import type { EntryName } from "../params/builtin.ts";
 import type { Catalogue } from "../params/catalogue.ts";
 import type { Fault, ProblemCode } from "../problems.ts";
+import type { WebhookGuard } from "../webhooks/guard.ts";
 import type { Links } from "./links.ts";
 
 /** What rules and hooks get. Inside a write, `sql` is the transaction. */
@@ -19,6 +20,7 @@ export interface Context {
   /** Who the request comes from; empty strings for a socket's own reads. */
   client: { ip: string; userAgent: string; origin: string };
   isSignupOpen: boolean;
+  webhooks: Pick<WebhookGuard, "judge">;
   /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
   listModels: (serverId: number) => Promise<{ type: string; name: string }[]>;
 }

@@ -3,6 +3,7 @@ import { afterAll, test } from "bun:test";
 import { builtinCatalogue } from "../../src/params/catalogue.ts";
 import { createHub, type Follower } from "../../src/relay/hub.ts";
 import { createLinks } from "../../src/rest/links.ts";
+import { createWebhookGuard } from "../../src/webhooks/guard.ts";
 import { type Json, startApp } from "../helpers/app.ts";
 import { eventually } from "../helpers/socket.ts";
 
@@ -21,6 +22,7 @@ const hub = createHub({
     secrets: app.secrets,
     client: { ip: "", network: "", userAgent: "", origin: "" },
     isSignupOpen: true,
+    webhooks: createWebhookGuard([]),
     listModels: async () => [],
   }),
 });
