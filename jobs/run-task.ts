@@ -96,7 +96,7 @@ async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promis
 
 async function fail({ sql }: JobDeps, lease: Lease, task: TaskRow, error: EngineError): Promise<void> {
   const isRetried = isWorthRetrying(error, task.attempts);
-  if (error.errorClass === "unreachable" || error.errorClass === "unauthorized") {
+  if (["unreachable", "unauthorized", "untrusted"].includes(error.errorClass)) {
     await setAside(sql, lease.serverId, error.message);
   }
   await fenced(sql, lease, async (tx) => {

@@ -17,6 +17,15 @@ export interface EngineTarget {
   /** Basic auth (HTTP engines) or the SSH log-in. Sent only when a username is set. */
   username?: string;
   password?: string;
+  /** PEM or OpenSSH private key for SSH; with a passphrase, that is `password`. */
+  privateKey?: string;
+  /** The pinned SSH host key, `type base64`. Without it only a probe connects, and reports what it was shown. */
+  hostKey?: string;
+  /**
+   * Where model files for the engine can be put, see host-files/: an absolute path here, or `sftp://user@host/path`.
+   * Unset as well while the probe cannot get at it: then placing is not among the server's capabilities.
+   */
+  sharedDir?: string;
 }
 
 /** A file that a job hands to the engine. `stream` may be called more than once. */
@@ -67,6 +76,8 @@ export interface TrainingJob {
   /** Edge length in pixels that pictures are fitted to. */
   resolution: number;
   seed: number;
+  /** What the model will be called with in prompts; empty when there is no such word. */
+  triggerWords: string;
 }
 
 export type EngineJob = InferenceJob | TrainingJob;
@@ -123,6 +134,8 @@ export interface ProbeReport {
   checkpoints: Partial<Record<"SD1.5" | "SD2", string>>;
   /** True when a model is known to be loaded; null where the engine does not say. */
   isModelLoaded: boolean | null;
+  /** The SSH host key that was shown, for drivers that log in by SSH: to be pinned where none is. */
+  hostKey?: string;
 }
 
 export interface EngineModels {
@@ -137,6 +150,7 @@ export const errorClasses = [
   "model-missing", // a file that the job needs is not on this server: another may have it
   "out-of-memory",
   "unauthorized", // the engine refuses our credentials
+  "untrusted", // its SSH host key is not the pinned one: nothing was sent
   "unreachable", // no connection, or the answer was cut off
   "wrong-engine", // something else answers there
   "engine-failed", // it broke in the middle
@@ -162,7 +176,10 @@ export class EngineError extends Error {
 export interface Driver {
   readonly engine: EngineName;
 
-  /** @throws EngineError "unreachable", "unauthorized", "wrong-engine". The caller's signal carries the time limit. */
+  /** Its `sharedDir` is a path on its own host, which it reaches by itself; else it is one as host-files/ has it. */
+  readonly ownsSharedDir?: boolean;
+
+  /** @throws EngineError "unreachable", "unauthorized", "untrusted", "wrong-engine". The caller's signal carries the time limit. */
   probe(target: EngineTarget, signal: AbortSignal): Promise<ProbeReport>;
 
   /** The live model lists only: cheaper than a probe. */
@@ -171,8 +188,10 @@ export interface Driver {
   /**
    * Chooses ids and names for a run. Pure: nothing is sent. Store the handle before `start`.
    * @param runId a UUID in lower case that no other run has
+   * @param previous the ended run of an earlier attempt at the same job on the same server. Where the engine has saved
+   *   states, `start` goes on from the last one; other drivers ignore it
    */
-  prepare(runId: string, job: EngineJob): EngineHandle;
+  prepare(runId: string, job: EngineJob, previous?: EngineHandle): EngineHandle;
 
   /**
    * Uploads what the job needs and submits it. May be called again with the same handle: a run that the engine

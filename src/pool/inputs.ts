@@ -100,6 +100,7 @@ export async function trainingJob(sql: Sql, storage: Storage, server: ServerRow,
     batchSize: model.train.batch_size,
     resolution: model.train.resolution,
     seed: model.train.seed,
+    triggerWords: model.trigger_words,
   };
 }
 

@@ -1,7 +1,8 @@
 /** Probing: what each server is, whether it answers, and what it can do. */
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";
-import { EngineError, type ProbeReport } from "../drivers/driver.ts";
+import { type Driver, EngineError, type EngineTarget, type ProbeReport } from "../drivers/driver.ts";
+import { openHostFiles } from "../drivers/host-files/index.ts";
 import { driverOf, drivers } from "../drivers/index.ts";
 import { type ServerRow, toTarget } from "./server.ts";
 
@@ -9,34 +10,40 @@ const timeoutMs = 4_000;
 /** One lost answer is no outage. */
 const failuresUntilError = 2;
 
+interface Answer {
+  report: ProbeReport;
+  /** What is wrong with a server that can work all the same; null when nothing is. */
+  warning: string | null;
+}
+
 /** Asks one server and writes what it said. @returns whether it can take work now and could not before */
 export async function probeServer(sql: Sql, secrets: Secrets, server: ServerRow): Promise<boolean> {
   try {
-    const report = await ask(server, secrets);
-    return await recordAnswer(sql, server, report);
+    return await recordAnswer(sql, server, await ask(server, secrets));
   } catch (error) {
-    await recordFailure(sql, server, describe(error));
+    await recordFailure(sql, server, error);
     return false;
   }
 }
 
-async function ask(server: ServerRow, secrets: Secrets): Promise<ProbeReport> {
+async function ask(server: ServerRow, secrets: Secrets): Promise<Answer> {
   const target = toTarget(server, secrets);
   if (server.engine) {
     const driver = driverOf(server.engine);
     if (!driver) throw new EngineError("wrong-engine", `There is no driver for ${server.engine} yet`);
-    return driver.probe(target, AbortSignal.timeout(timeoutMs));
+    return askEngine(driver, target);
   }
   // Credentials are sent only to an engine that was recognised, or asks for them.
-  const { username: _u, password: _p, ...anonymous } = target;
+  const { username, password: _p, privateKey: _k, sharedDir, ...anonymous } = target;
   let last: unknown = new EngineError("wrong-engine", "No known engine answers there");
   for (const driver of drivers) {
     try {
-      return await driver.probe(anonymous, AbortSignal.timeout(timeoutMs));
+      const report = await driver.probe(anonymous, AbortSignal.timeout(timeoutMs));
+      return sharedDir ? await askEngine(driver, target) : { report, warning: null };
     } catch (error) {
       last = error;
-      if (error instanceof EngineError && error.errorClass === "unauthorized" && target.username) {
-        return driver.probe(target, AbortSignal.timeout(timeoutMs));
+      if (error instanceof EngineError && error.errorClass === "unauthorized" && username) {
+        return askEngine(driver, target);
       }
       if (!(error instanceof EngineError) || error.errorClass !== "wrong-engine") throw error;
     }
@@ -44,14 +51,34 @@ async function ask(server: ServerRow, secrets: Secrets): Promise<ProbeReport> {
   throw last;
 }
 
-async function recordAnswer(sql: Sql, server: ServerRow, report: ProbeReport): Promise<boolean> {
-  const { queue, models: _live, ...facts } = report;
+/** An engine works without its `shared_dir`, only with less: drivers are told of one that can be used. */
+async function askEngine(driver: Driver, target: EngineTarget): Promise<Answer> {
+  const { sharedDir: _, ...bare } = target;
+  const files = driver.ownsSharedDir ? null : openHostFiles(target);
+  if (!files) return { report: await driver.probe(target, AbortSignal.timeout(timeoutMs)), warning: null };
+  try {
+    const { hostKey } = await files.check(AbortSignal.timeout(timeoutMs));
+    return { report: { hostKey, ...(await driver.probe(target, AbortSignal.timeout(timeoutMs))) }, warning: null };
+  } catch (error) {
+    if (!(error instanceof EngineError) || error.errorClass === "untrusted") throw error;
+    return {
+      report: await driver.probe(bare, AbortSignal.timeout(timeoutMs)),
+      warning: `shared_dir: ${error.message}`,
+    };
+  }
+}
+
+async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: Answer): Promise<boolean> {
+  const { queue, models: _live, hostKey = null, ...facts } = report;
   const checkpoints = Object.keys(server.checkpoints).length > 0 ? server.checkpoints : report.checkpoints;
   const status = report.isModelLoaded === false ? "idle" : "ready";
+  // Of a probe that knew none: an admin may have taken away meanwhile the one that another probe was checked against.
+  const pinned = server.host_key === null ? hostKey : null;
   const [row] = await sql<{ status: string }[]>`
     update servers
     set engine = ${report.engine}, facts = ${sql.json(facts as never)}, queue = ${sql.json(queue)},
-      checkpoints = ${sql.json(checkpoints as never)}, error = null, failures = 0, last_seen_at = now(),
+      checkpoints = ${sql.json(checkpoints as never)}, error = ${warning}, failures = 0, last_seen_at = now(),
+      host_key = coalesce(host_key, ${pinned}),
       status = case
         when status = 'closing' then 'closing'
         when exists (select from leases where server_id = servers.id) then 'working'
@@ -63,11 +90,12 @@ async function recordAnswer(sql: Sql, server: ServerRow, report: ProbeReport): P
   return row !== undefined && row.status !== "closing" && (server.status === "initial" || server.status === "error");
 }
 
-async function recordFailure(sql: Sql, server: ServerRow, error: string): Promise<void> {
-  const isOut = server.status === "initial" || server.failures + 1 >= failuresUntilError;
+async function recordFailure(sql: Sql, server: ServerRow, error: unknown): Promise<void> {
+  const isUntrusted = error instanceof EngineError && error.errorClass === "untrusted";
+  const isOut = isUntrusted || server.status === "initial" || server.failures + 1 >= failuresUntilError;
   await sql`
     update servers
-    set failures = failures + 1, error = ${error}, queue = null,
+    set failures = failures + 1, error = ${describe(error)}, queue = null,
       status = case when status = 'closing' or not ${isOut} then status else 'error' end
     where id = ${server.id}
   `;

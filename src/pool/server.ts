@@ -14,6 +14,9 @@ export interface ServerRow {
   tls_ca: string | null;
   username: string;
   password_sealed: string | null;
+  private_key_sealed: string | null;
+  host_key: string | null;
+  shared_dir: string | null;
   checkpoints: Partial<Record<"SD1.5" | "SD2", string>>;
   facts: Partial<ProbeReport>;
   failures: number;
@@ -21,7 +24,8 @@ export interface ServerRow {
 
 export async function findServer(sql: Sql, id: number): Promise<ServerRow | null> {
   const [row] = await sql<ServerRow[]>`
-    select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, checkpoints, facts, failures
+    select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, private_key_sealed, host_key,
+      shared_dir, checkpoints, facts, failures
     from servers
     where id = ${id}
   `;
@@ -36,5 +40,8 @@ export function toTarget(server: ServerRow, secrets: Secrets): EngineTarget {
     tlsCa: server.tls_ca ?? undefined,
     username: server.username || undefined,
     password: server.password_sealed ? secrets.open(server.password_sealed) : undefined,
+    privateKey: server.private_key_sealed ? secrets.open(server.private_key_sealed) : undefined,
+    hostKey: server.host_key ?? undefined,
+    sharedDir: server.shared_dir ?? undefined,
   };
 }

@@ -14,6 +14,45 @@ const host = z
   .regex(/^[A-Za-z0-9._:-]+$/, "must be an address or a host name");
 const secret = z.string().max(10_000).nullable();
 
+/** `ssh-ed25519 AAAA…` as ssh-keyscan prints it, without the host's name; a comment is dropped. */
+const hostKey = z
+  .string()
+  .max(5_000)
+  .trim()
+  .transform((text) => text.split(/\s+/).slice(0, 2).join(" "))
+  .refine((text) => {
+    const [type = "", key = ""] = text.split(" ");
+    const blob = /^[A-Za-z0-9+/]+={0,2}$/.test(key) ? Buffer.from(key, "base64") : Buffer.alloc(0);
+    return blob.length > 4 + type.length && blob.toString("latin1", 4, 4 + blob.readUInt32BE(0)) === type;
+  }, "must be an SSH host key: its type and the key in base64")
+  .meta({ examples: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJV7eGY0PNvXn9cvq2bYCNwZzJ2lN4b4cY5n1kQ0oS2u"] });
+
+const sharedDir = z
+  .string()
+  .max(1_000)
+  .refine(isDirectoryOrSftp, "must be an absolute path, or sftp://user@host/path without a password")
+  .meta({ examples: ["sftp://atelier@192.0.2.7/opt/ComfyUI/models"] });
+
+function isDirectoryOrSftp(text: string): boolean {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused.
+  if (/[\x00-\x1f\x7f]/.test(text)) return false;
+  if (text.startsWith("/")) return isDirectory(text);
+  if (!URL.canParse(text)) return false;
+  const url = new URL(text);
+  if (url.protocol !== "sftp:" || url.hostname === "" || url.username === "" || url.password !== "") return false;
+  try {
+    decodeURIComponent(url.username);
+    return url.search + url.hash === "" && isDirectory(decodeURIComponent(url.pathname));
+  } catch {
+    return false;
+  }
+}
+
+/** Absolute, not the root itself, and the same to everybody who reads it. */
+function isDirectory(path: string): boolean {
+  return /^\/+[^/]/.test(path) && !path.split("/").some((part) => part === "." || part === "..");
+}
+
 const shape = (catalogue: Catalogue) => ({
   name,
   type: catalogue.schema("server", "type"),
@@ -26,7 +65,8 @@ const shape = (catalogue: Catalogue) => ({
   username: z.string().max(200),
   password: secret,
   private_key: secret,
-  host_key: z.null(),
+  host_key: hostKey.nullable(),
+  shared_dir: sharedDir.nullable(),
   checkpoints: z.partialRecord(z.enum(["SD1.5", "SD2"]), z.string().min(1).max(500)),
 });
 
@@ -47,6 +87,11 @@ function probeSoon({ sql }: Context, serverId: number): Promise<void> {
 }
 
 const admins = { see: "admin" } as const;
+
+/** Fields that decide what answers, and how: after a change it is asked anew. */
+const address = [
+  ...["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key", "shared_dir"],
+];
 
 export const servers = defineResource({
   name: "servers",
@@ -73,6 +118,7 @@ export const servers = defineResource({
     slots: { ...admins, schema: storedSchema("server", "slots") },
     username: { ...admins, schema: z.string() },
     host_key: { ...admins, schema: z.string().nullable() },
+    shared_dir: { ...admins, schema: z.string().nullable() },
     checkpoints: { ...admins, schema: z.record(z.string(), z.string()) },
     queue: { ...admins, schema: z.object({ running: z.int(), waiting: z.int() }).nullable(), live: true },
     error: { ...admins, schema: z.string().nullable() },
@@ -100,7 +146,13 @@ export const servers = defineResource({
     by: "admins",
     shape,
     required: ["name", "type", "ip", "port"],
-    examples: { comfyui: { name: "gpu-1", type: "infer", ip: "192.0.2.7", port: 8188 } },
+    examples: {
+      comfyui: { name: "gpu-1", type: "infer", ip: "192.0.2.7", port: 8188 },
+      kohya: {
+        ...{ name: "gpu-2", type: "train", engine: "kohya", ip: "192.0.2.8", port: 22, username: "atelier" },
+        private_key: "-----BEGIN OPENSSH PRIVATE KEY-----\n…\n-----END OPENSSH PRIVATE KEY-----\n",
+      },
+    },
     throws: ["name-taken", "conflict"],
     async insert(context, [input = {}]) {
       const { sql } = context;
@@ -115,7 +167,6 @@ export const servers = defineResource({
     throws: ["name-taken", "conflict"],
     async change(context, { status, ...input }, [row]) {
       const columns = toColumns(context, input);
-      const address = ["ip", "port", "tls", "tls_ca", "engine", "username", "password", "private_key", "host_key"];
       const isReprobed = status === "ready" || address.some((field) => field in input);
       if (status === "closing") columns.status = "closing";
       // What was closing stays so until told to be ready; then, as after a new address, asking it decides.

@@ -51,6 +51,7 @@ export function trainingJob(changes: Partial<TrainingJob> = {}): TrainingJob {
     batchSize: 1,
     resolution: 64,
     seed: 7,
+    triggerWords: "",
     ...changes,
   };
 }

@@ -86,6 +86,25 @@ describe("what a POST needs", () => {
     { what: "port 65536", change: { port: 65_536 }, pointer: "/port" },
     { what: "no slot", change: { slots: 0 }, pointer: "/slots" },
     { what: "an unknown base model", change: { checkpoints: { SDXL: "x" } }, pointer: "/checkpoints" },
+    {
+      what: "a host key of another type than it says",
+      change: { host_key: "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAA" },
+      pointer: "/host_key",
+    },
+    { what: "a fingerprint for a host key", change: { host_key: "SHA256:quHIACZXBgm4QTI8" }, pointer: "/host_key" },
+    ...[
+      ...[
+        "models",
+        "C:/models",
+        "/",
+        "/models/../etc",
+        "/a\nb",
+        "sftp://host/models",
+        "sftp://u@host",
+        "sftp://u@host/%2e%2e%2f",
+      ],
+      ...["sftp://u:secret@host/models", "http://u@host/models", "sftp://u@host/models?x", "sftp://u@host/%ff", ""],
+    ].map((shared_dir) => ({ what: `${shared_dir} for a shared_dir`, change: { shared_dir }, pointer: "/shared_dir" })),
     { what: "a status", change: { status: "ready" }, pointer: "/status" },
   ];
   test.each(faults)("$what is 422", async ({ change, pointer }) => {
@@ -99,6 +118,23 @@ describe("what a POST needs", () => {
     await post(first);
     expect((await post({ ...sample(), name: first.name })).body.code).toBe("name-taken");
     expect((await post({ ...sample(), ip: first.ip, port: first.port })).body.code).toBe("conflict");
+  });
+});
+
+describe("a host's files and its key", () => {
+  const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJV7eGY0PNvXn9cvq2bYCNwZzJ2lN4b4cY5n1kQ0oS2u";
+
+  test("admins set, read and take away the host key and the shared_dir; each asks the server anew", async () => {
+    const fields = { host_key: `${key} a comment`, shared_dir: "sftp://u@192.0.2.9:2222/srv/models" };
+    const { body } = await post({ ...sample(), ...fields });
+    expect(body).toMatchObject({ host_key: key, shared_dir: fields.shared_dir });
+    for (const change of [{ host_key: null }, { shared_dir: "/mnt/models" }, { host_key: key }, { shared_dir: null }]) {
+      await app.sql`update servers set status = 'error' where id = ${body.id}`;
+      const before = (await app.call("GET", `/api/servers/${body.id}`, { token: admin.token })).headers.get("etag");
+      const changed = await patch(body.id, change);
+      expect(changed.body).toMatchObject({ ...change, status: "initial" });
+      expect(changed.headers.get("etag")).not.toBe(before);
+    }
   });
 });
 

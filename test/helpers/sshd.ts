@@ -1,0 +1,116 @@
+/** OpenSSH's server on a free port of the loopback, for the user who runs the tests, with keys of its own. */
+import { execFileSync, spawn } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import ssh2 from "ssh2";
+
+export interface Sshd {
+  host: string;
+  port: number;
+  username: string;
+  /** Of the only log-in that is let in. */
+  privateKey: string;
+  hostKey: string;
+  /** Breaks off every connection and comes back on the same port, with the same host key or another. */
+  restart(keys?: "same" | "other"): Promise<void>;
+  /** Breaks off every connection; nothing answers any more. */
+  stop(): Promise<void>;
+}
+
+const program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"].find(existsSync);
+
+export async function startSshd(): Promise<Sshd> {
+  if (!program) throw new Error("these tests need OpenSSH's server: apt-get install openssh-server");
+  const directory = mkdtempSync(join(tmpdir(), "atelier-sshd-"));
+  const user = ssh2.utils.generateKeyPairSync("ed25519");
+  let host = ssh2.utils.generateKeyPairSync("ed25519");
+  const port = await freePort();
+  const file = (name: string, text: string) => {
+    const path = join(directory, name);
+    writeFileSync(path, text, { mode: 0o600 });
+    chmodSync(path, 0o600);
+    return path;
+  };
+  // As root it wants the directory that its package makes at the system's start.
+  if (process.getuid?.() === 0) mkdirSync("/run/sshd", { recursive: true });
+  let running: ReturnType<typeof spawn> | null = null;
+
+  async function start(): Promise<void> {
+    const config = file(
+      "config",
+      [
+        `ListenAddress 127.0.0.1:${port}`,
+        `HostKey ${file("host", host.private)}`,
+        `AuthorizedKeysFile ${file("user.pub", `${user.public}\n`)}`,
+        "PidFile none",
+        "UsePAM no",
+        "StrictModes no",
+        "PermitRootLogin yes",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "MaxStartups 100",
+        "MaxSessions 100",
+        "Subsystem sftp internal-sftp",
+      ].join("\n"),
+    );
+    // A group of its own: the connections are processes of their own, and end with it.
+    const child = spawn(program as string, ["-D", "-e", "-f", config], { detached: true, stdio: "ignore" });
+    running = child;
+    await untilListening(port, () => child.exitCode);
+  }
+
+  async function end(): Promise<void> {
+    const child = running;
+    running = null;
+    if (!child || child.exitCode !== null) return;
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    process.kill(-(child.pid as number), "SIGKILL");
+    await ended;
+  }
+
+  await start();
+  return {
+    host: "127.0.0.1",
+    port,
+    // Bun asks the environment, which CI may leave empty.
+    username: execFileSync("id", ["-un"], { encoding: "utf8" }).trim(),
+    privateKey: user.private,
+    get hostKey() {
+      return host.public.split(" ").slice(0, 2).join(" ");
+    },
+    async restart(keys = "same") {
+      await end();
+      if (keys === "other") host = ssh2.utils.generateKeyPairSync("ed25519");
+      await start();
+    },
+    async stop() {
+      await end();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+async function untilListening(port: number, exitCode: () => number | null): Promise<void> {
+  for (;;) {
+    if (exitCode() !== null) throw new Error(`sshd ended at once (${exitCode()})`);
+    const isThere = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1");
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+      socket.once("data", () => socket.destroy());
+    });
+    if (isThere) return;
+    await Bun.sleep(10);
+  }
+}
