@@ -6,7 +6,7 @@ import type { Context, Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
 import type { Env } from "../rest/http.ts";
 import { answerOnce, type Once } from "../rest/idempotency.ts";
-import { defaultPageSize, maxPage, maxPageSize } from "../rest/limits.ts";
+import { parsePaging, toPage } from "../rest/paging.ts";
 import { transaction } from "../rest/write.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { isKey } from "../storage/keys.ts";
@@ -147,36 +147,16 @@ function show({ links }: Context, file: FileRow) {
 async function listOwn(context: Context, query: URLSearchParams) {
   const { sql, viewer } = context;
   if (viewer.id === null) throw new Problem("token-required");
-  const errors = [...query.keys()]
-    .filter((name) => name !== "page" && name !== "pageSize")
-    .map((parameter) => ({ parameter, detail: "is unknown; there are: page, pageSize" }));
-  const number = (name: string, fallback: number, maximum: number) => {
-    const text = query.get(name) ?? String(fallback);
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : 0;
-    if (value < 1 || value > maximum || query.getAll(name).length > 1) {
-      errors.push({ parameter: name, detail: `must be one whole number from 1 to ${maximum}` });
-    }
-    return value;
-  };
-  const page = number("page", 1, maxPage);
-  const pageSize = number("pageSize", defaultPageSize, maxPageSize);
-  if (errors.length > 0) throw new Problem("invalid-query", { detail: "The query has faults", errors });
-  const offset = (page - 1) * pageSize;
+  const paging = parsePaging(query);
+  const { pageSize, offset } = paging;
   const files = await sql<FileRow[]>`
     select * from files where user_id = ${viewer.id} order by created_at, key limit ${pageSize} offset ${offset}
   `;
   const [sum] = await sql<{ count: number; bytes: number }[]>`
     select count(*), coalesce(sum(size), 0)::bigint as bytes from files where user_id = ${viewer.id}
   `;
-  const total = sum?.count ?? 0;
-  return {
-    page,
-    page_size: pageSize,
-    total,
-    next: offset + pageSize < total,
-    list: files.map((file) => show(context, file)),
-    used_bytes: sum?.bytes ?? 0,
-  };
+  const list = files.map((file) => show(context, file));
+  return { ...toPage(paging, sum?.count ?? 0, list), used_bytes: sum?.bytes ?? 0 };
 }
 
 /** The bytes, or the store's own short-lived URL for them. Ranges and ETags as RFC 9110 has them. */
