@@ -4,6 +4,7 @@ import type { Secrets } from "../src/auth/secrets.ts";
 import type { Sql } from "../src/db/client.ts";
 import type { RemoteOptions } from "../src/storage/fetch-remote.ts";
 import type { Storage } from "../src/storage/storage.ts";
+import type { WebhookGuard } from "../src/webhooks/guard.ts";
 
 export interface JobDeps {
   sql: Sql;
@@ -12,7 +13,10 @@ export interface JobDeps {
   log: Logger;
   /** For tests, whose remote pictures lie on a loopback; the defaults are the safe ones. */
   remote?: RemoteOptions;
+  webhooks: Pick<WebhookGuard, "addressesOf">;
   workerId: string;
+  /** Aborted when the worker stops: what another can do as well is left to it. */
+  stopping: AbortSignal;
   /** Where files wait until they are stored. */
   temporaryDirectory: string;
 }

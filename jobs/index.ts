@@ -7,8 +7,10 @@ import { addJob } from "../src/db/queue.ts";
 import { beat, heldBy, release, resign, sweepLeases } from "../src/pool/lease.ts";
 import { LeaseLost } from "../src/pool/outcome.ts";
 import { foldWaiting } from "../src/search/entries.ts";
+import { remindOverdue } from "../src/webhooks/deliveries.ts";
 import { createCancelRun } from "./cancel-run.ts";
 import { createDeleteFiles } from "./delete-files.ts";
+import { createDeliverWebhook } from "./deliver-webhook.ts";
 import { createDispatch } from "./dispatch.ts";
 import type { JobDeps } from "./handler.ts";
 import { createPrepareTask } from "./prepare-task.ts";
@@ -21,6 +23,8 @@ const beatMs = 3_000;
 const probeMs = 15_000;
 /** Short jobs at once; attempts have a pool of their own, since one may take hours. */
 const controlConcurrency = 6;
+/** Receivers are strangers and may hang: they get a pool where they keep nobody else waiting. */
+const webhookConcurrency = 16;
 
 /** At a quiet hour, by UTC; what was missed while no worker ran is made up for. */
 const crontab = "17 3 * * * sweep ?fill=1d&max=3";
@@ -32,11 +36,17 @@ export interface Worker {
 }
 
 export async function startWorker(
-  base: Omit<JobDeps, "workerId">,
+  base: Omit<JobDeps, "workerId" | "stopping">,
   { databaseUrl, concurrency }: { databaseUrl: string; concurrency: number },
 ): Promise<Worker> {
   const worker = { id: randomUUID(), host: hostname() };
-  const deps: JobDeps = { ...base, workerId: worker.id, log: base.log.child({ workerId: worker.id }) };
+  const stopping = new AbortController();
+  const deps: JobDeps = {
+    ...base,
+    workerId: worker.id,
+    stopping: stopping.signal,
+    log: base.log.child({ workerId: worker.id }),
+  };
   const { sql, log } = deps;
   const running: RunningTasks = new Map();
 
@@ -62,6 +72,7 @@ export async function startWorker(
   const runners = await Promise.all([
     start(control, controlConcurrency, crontab),
     start({ "run-task": createRunTask(deps, running) }, concurrency),
+    start({ "deliver-webhook": createDeliverWebhook(deps) }, webhookConcurrency),
   ]);
 
   // Not crontab: its minute is too coarse for a heartbeat.
@@ -84,6 +95,7 @@ export async function startWorker(
     async () => {
       await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
       await addJob(sql, "dispatch", {}, { key: "dispatch" }); // the safety net: work is announced by jobs
+      await remindOverdue(sql);
     },
     log,
   );
@@ -94,6 +106,7 @@ export async function startWorker(
     async stop() {
       stopPulse();
       stopProbes();
+      stopping.abort();
       for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
       await Promise.all(runners.map((runner) => runner.stop()));
       // Without a database there is nobody to say good-bye to: the heartbeat runs out instead.

@@ -32,6 +32,20 @@ export function createSweep({ sql, log }: Pick<JobDeps, "sql" | "log">) {
           returning 1
         `,
       ),
+      deliveries: await drain(
+        () => sql`
+          delete from deliveries
+          where id in (select id from deliveries where settled_at < now() - interval '30 days' limit ${batch})
+          returning 1
+        `,
+      ),
+      webhookSecrets: await drain(
+        () => sql`
+          delete from webhook_secrets
+          where id in (select id from webhook_secrets where expires_at < now() limit ${batch})
+          returning 1
+        `,
+      ),
       throttles: await drain(
         () => sql`
           delete from throttles

@@ -26,6 +26,7 @@ import { limitRates } from "./rest/rate-limit.ts";
 import { detail, list, parseId } from "./rest/read.ts";
 import { create, patch, remove, type Target } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
+import { deliveryRoutes } from "./routes/deliveries.ts";
 import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
@@ -135,6 +136,7 @@ export function createApp(deps: Deps) {
     "/api/models",
     modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),
   );
+  app.route("/api/tasks", deliveryRoutes());
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
 }

@@ -3,11 +3,19 @@ import { startWorker } from "../jobs/index.ts";
 import { boot, main } from "./boot.ts";
 import { temporaryDirectory } from "./storage/index.ts";
 import { stopOnSignals } from "./up/orphan.ts";
+import { createWebhookGuard } from "./webhooks/guard.ts";
 
 await main(async () => {
   const { config, databaseUrl, sql, secrets, storage, log } = await boot("worker", process.env, 10);
   const worker = await startWorker(
-    { sql, secrets, storage, log, temporaryDirectory: temporaryDirectory(config) },
+    {
+      sql,
+      secrets,
+      storage,
+      log,
+      webhooks: createWebhookGuard(config.webhookNetworks),
+      temporaryDirectory: temporaryDirectory(config),
+    },
     { databaseUrl, concurrency: config.workerConcurrency },
   );
   log.info({ workerId: worker.id }, "the worker runs");

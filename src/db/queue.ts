@@ -9,6 +9,7 @@ export interface Jobs {
   "probe-servers": { server_id?: number };
   "cancel-run": { server_id: number; handle: unknown };
   "delete-files": { keys: string[] };
+  "deliver-webhook": { delivery_id: string };
   sweep: Record<string, never>;
 }
 

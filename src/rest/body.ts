@@ -1,5 +1,5 @@
 /** Reading JSON bodies, with their limits. */
-import { Problem } from "../problems.ts";
+import { invalid, Problem } from "../problems.ts";
 
 export const maxJsonBytes = 8 * 1024 * 1024;
 /** No body of ours is deeper than five; what walks a value recursively must not run out of stack. */
@@ -26,6 +26,12 @@ export async function readJson(request: Request, types: string[] = ["application
   // Only escapes can bring them in: the bytes themselves are UTF-8, and JSON allows no bare control character.
   if (/\\u(0000|d[89a-f])/i.test(text)) refuseUnstorable(value);
   return value;
+}
+
+/** For POSTs that take nothing: an empty object is as good as nothing. @throws Problem "invalid", "too-large" */
+export async function refuseBody(request: Request): Promise<void> {
+  const text = (await readText(request)).trim();
+  if (text !== "" && !/^\{\s*\}$/.test(text)) throw invalid("", "must be empty: nothing is taken here");
 }
 
 /** Level by level, without recursion. */

@@ -8,12 +8,14 @@ import { invalid, isProblem, Problem } from "../problems.ts";
 import { createdAt, id, name, updatedAt } from "../resources/common.ts";
 import { email, hashInput, password, users } from "../resources/users.ts";
 import { toResponse } from "../rest/answer.ts";
-import { readJson } from "../rest/body.ts";
+import { readJson, refuseBody } from "../rest/body.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
+import { refuseKey } from "../rest/idempotency.ts";
 import { detail } from "../rest/read.ts";
-import { patch } from "../rest/write.ts";
+import { patch, transaction } from "../rest/write.ts";
+import { replaceSecret } from "../webhooks/secrets.ts";
 
 /** The caller's own row of the users, all of it: to whoever asks here, it is theirs. */
 export const account = defineResource({
@@ -69,6 +71,16 @@ export function accountRoutes() {
     refuseQuery(c.req.url);
     const target = { ids: [context.viewer.id], isBulk: false };
     return toResponse(await patch(account, target, body, context, c.req.header("if-match")));
+  });
+  routes.post("/webhook-secret", async (c) => {
+    const context = c.get("context");
+    const { id } = context.viewer;
+    if (id === null) throw new Problem("token-required");
+    refuseKey(c);
+    await refuseBody(c.req.raw);
+    refuseQuery(c.req.url);
+    const secret = await transaction(context, ({ sql }) => replaceSecret(sql, context.secrets, id));
+    return c.json({ secret }, 201, { "Cache-Control": "no-store" });
   });
   return routes;
 }

@@ -6,6 +6,7 @@ import { objectSchema, pageSchema, patchSchema, toJsonSchema } from "../rest/ope
 import { type Answer, type Described, type JsonSchema, type Parameter, ref } from "../rest/openapi/types.ts";
 import { uploadLimits } from "../storage/upload.ts";
 import { account } from "./account.ts";
+import { describeWebhooks } from "./described-work.ts";
 
 /** A stored file as `POST /api/files` and the list answer it. */
 export const storedFile = z.object({
@@ -23,7 +24,7 @@ export const storedFile = z.object({
 });
 
 export function describeRoutes(): Described[] {
-  return [describeAccount(), describeFiles(), describeSystem()];
+  return [describeAccount(), describeFiles(), describeWebhooks(), describeSystem()];
 }
 
 function describeAccount(): Described {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { startWorker, type Worker } from "../../jobs/index.ts";
 import { type DemoEngine, startDemoEngine } from "../../src/demo-engine/server.ts";
 import { temporaryDirectory } from "../../src/storage/index.ts";
+import { createWebhookGuard } from "../../src/webhooks/guard.ts";
 import { type Account, type Json, startApp, type TestApp } from "./app.ts";
 import { eventually, listen } from "./socket.ts";
 
@@ -87,6 +88,7 @@ async function addWorker(app: TestApp): Promise<Worker> {
       secrets,
       storage,
       log: log.child({}, { level: "fatal" }),
+      webhooks: createWebhookGuard(app.config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(app.config),
     },
     { databaseUrl, concurrency: 4 },

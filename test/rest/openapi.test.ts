@@ -163,3 +163,30 @@ test("files and the account are answered as described", async () => {
   });
   expect(judge.answer("POST", "/api/files", created)).toEqual([]);
 });
+
+test("webhooks are answered as described", async () => {
+  const { token } = await app.signUp();
+  const { token: stranger } = await app.signUp();
+  const fields = { type: "infer", prompt: "x", public: true, webhook: "https://example.com/" };
+  const { id } = await app.make("tasks", token, fields);
+  await app.call("PATCH", `/api/tasks/${id}`, { token, body: { status: "canceled" } });
+  const calls: [string, string, string?, unknown?][] = [
+    ["POST", "/api/account/webhook-secret", token],
+    ["POST", "/api/account/webhook-secret", token, { secret: "mine" }],
+    ["POST", "/api/account/webhook-secret"],
+    ["GET", `/api/tasks/${id}/deliveries`, token],
+    ["GET", `/api/tasks/${id}/deliveries?page=0`, token],
+    ["GET", `/api/tasks/${id}/deliveries`, stranger],
+    ["GET", "/api/tasks/0/deliveries", token],
+    ["POST", `/api/tasks/${id}/deliveries/1/redeliver`, token],
+    ["POST", `/api/tasks/${id}/deliveries/2/redeliver`, token],
+    ["POST", `/api/tasks/${id}/deliveries/1/redeliver`, stranger],
+  ];
+  const statuses = [];
+  for (const [method, target, token, body] of calls) {
+    const answer = await app.call(method, target, { token, body });
+    expect(judge.answer(method, target, answer), `${method} ${target} -> ${answer.status} ${answer.text}`).toEqual([]);
+    statuses.push(answer.status);
+  }
+  expect(statuses).toEqual([201, 422, 401, 200, 400, 403, 404, 202, 404, 403]);
+});

@@ -1,0 +1,76 @@
+/** What the OpenAPI document says of tasks and the pool beyond their resources. */
+import { describeOperation, json } from "../rest/openapi/operation.ts";
+import { pageParameters } from "../rest/openapi/parameters.ts";
+import { pageSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
+import { type Described, type Parameter, ref } from "../rest/openapi/types.ts";
+import { delivery } from "./deliveries.ts";
+
+const taskId: Parameter = {
+  name: "id",
+  in: "path",
+  required: true,
+  description: "Which task",
+  schema: { type: "integer", minimum: 1 },
+};
+
+export function describeWebhooks(): Described {
+  const tag = "webhooks";
+  return {
+    tag: {
+      name: tag,
+      description:
+        "A task with a `webhook` posts `{type: task.<status>, timestamp, data}` there when its status becomes one of `webhook_events`, signed by the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`). What is not answered with 2xx within ten seconds is sent again with growing pauses for three days; 410 ends that. Redirects are not followed. Messages may come twice and out of order: `webhook-id` tells the former, `data.version` the latter.",
+    },
+    schemas: { Delivery: toJsonSchema(delivery, "output"), DeliveryPage: pageSchema(ref("Delivery")) },
+    operations: {
+      "POST /api/account/webhook-secret": describeOperation({
+        id: "createWebhookSecret",
+        tag,
+        summary: "Make the secret that one's webhooks are signed with",
+        description: "Shown only here. The one before goes on signing beside it for 24 hours.",
+        token: "required",
+        answers: {
+          201: json(
+            {
+              type: "object",
+              properties: { secret: { type: "string", examples: ["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"] } },
+              required: ["secret"],
+            },
+            "The secret",
+          ),
+        },
+        problems: ["invalid-query", "idempotency-key-refused", "too-large", "invalid"],
+      }),
+      "GET /api/tasks/{id}/deliveries": describeOperation({
+        id: "listDeliveries",
+        tag,
+        summary: "What a task's webhook was told, and how it answered",
+        description: "For the task's owner and admins. Kept for 30 days.",
+        token: "required",
+        parameters: [taskId, ...pageParameters],
+        answers: { 200: json(ref("DeliveryPage"), "A page of deliveries, oldest first") },
+        problems: ["invalid-query", "not-found", "forbidden"],
+      }),
+      "POST /api/tasks/{id}/deliveries/{n}/redeliver": describeOperation({
+        id: "redeliver",
+        tag,
+        summary: "Send a delivery again",
+        description: "At once, to where the task's webhook points now, under the same `webhook-id`.",
+        token: "required",
+        parameters: [
+          taskId,
+          {
+            name: "n",
+            in: "path",
+            required: true,
+            description: "Which delivery of the task",
+            schema: { type: "integer", minimum: 1 },
+          },
+        ],
+        answers: { 202: json(ref("Delivery"), "It is on its way") },
+        problems: ["invalid-query", "not-found", "forbidden", "too-large", "invalid"],
+        isIdempotent: true,
+      }),
+    },
+  };
+}
