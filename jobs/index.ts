@@ -4,24 +4,22 @@ import { hostname } from "node:os";
 import { Logger as GraphileLogger, type Runner, run, type TaskList } from "graphile-worker";
 import type { Sql } from "../src/db/client.ts";
 import { addJob } from "../src/db/queue.ts";
-import { beat, heldBy, release, resign, sweepLeases } from "../src/pool/lease.ts";
-import { LeaseLost } from "../src/pool/outcome.ts";
+import { beat, resign, sweepLeases } from "../src/pool/lease.ts";
 import { foldWaiting } from "../src/search/entries.ts";
 import { remindOverdue } from "../src/webhooks/deliveries.ts";
+import { type AttendOptions, createAttendant } from "./attend.ts";
 import { createCancelRun } from "./cancel-run.ts";
 import { createDeleteFiles } from "./delete-files.ts";
 import { createDeliverWebhook } from "./deliver-webhook.ts";
-import { createDispatch } from "./dispatch.ts";
 import type { JobDeps } from "./handler.ts";
 import { createPrepareTask } from "./prepare-task.ts";
 import { createProbeServers } from "./probe-servers.ts";
-import { createRunTask, type RunningTasks } from "./run-task.ts";
 import { createSweep } from "./sweep.ts";
 
 /** A third of the time after which a silent worker counts as dead. */
 const beatMs = 3_000;
 const probeMs = 15_000;
-/** Short jobs at once; attempts have a pool of their own, since one may take hours. */
+/** Short jobs at once; runs are attended apart from them. */
 const controlConcurrency = 6;
 /** Receivers are strangers and may hang: they get a pool where they keep nobody else waiting. */
 const webhookConcurrency = 16;
@@ -37,7 +35,7 @@ export interface Worker {
 
 export async function startWorker(
   base: Omit<JobDeps, "workerId" | "stopping">,
-  { databaseUrl, concurrency }: { databaseUrl: string; concurrency: number },
+  { databaseUrl, concurrency, maxRunning }: { databaseUrl: string } & AttendOptions,
 ): Promise<Worker> {
   const worker = { id: randomUUID(), host: hostname() };
   const stopping = new AbortController();
@@ -48,11 +46,10 @@ export async function startWorker(
     log: base.log.child({ workerId: worker.id }),
   };
   const { sql, log } = deps;
-  const running: RunningTasks = new Map();
+  const attendant = createAttendant(deps, { concurrency, maxRunning });
 
   const control: TaskList = {
     "prepare-task": createPrepareTask(deps),
-    dispatch: createDispatch(deps),
     "probe-servers": createProbeServers(deps),
     "cancel-run": createCancelRun(deps),
     "delete-files": createDeleteFiles(deps),
@@ -71,20 +68,17 @@ export async function startWorker(
     });
   const runners = await Promise.all([
     start(control, controlConcurrency, crontab),
-    start({ "run-task": createRunTask(deps, running) }, concurrency),
     start({ "deliver-webhook": createDeliverWebhook(deps) }, webhookConcurrency),
   ]);
+  // Also when the connection is back: what was announced meanwhile was not heard.
+  const announcements = await sql.listen("pool", attendant.wake, attendant.wake);
 
   // Not crontab: its minute is too coarse for a heartbeat.
   const pulse = async (): Promise<void> => {
-    await beat(sql, worker);
-    const held = await heldBy(sql, worker.id);
-    for (const [taskId, { epoch, isClaimed, abort }] of running) {
-      if (isClaimed && held.get(taskId) !== epoch) abort.abort(new LeaseLost());
-    }
-    // Held but not run: its job has failed for good. Another may try.
-    for (const taskId of held.keys()) if (!running.has(taskId)) await release(sql, taskId, worker.id);
-    await sweepLeases(sql);
+    // After an outage of the database all seem dead: the others get the time to say that they live.
+    const isKnown = await beat(sql, worker);
+    await attendant.compare();
+    if (isKnown) await sweepLeases(sql);
     // What lists are kept fast by: see sql/0013_lists.sql to 0015_search.sql.
     await sql`select fold_counts(), fold_uses()`;
     await sql.begin((tx) => foldWaiting(tx as unknown as Sql));
@@ -94,12 +88,12 @@ export async function startWorker(
     probeMs,
     async () => {
       await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
-      await addJob(sql, "dispatch", {}, { key: "dispatch" }); // the safety net: work is announced by jobs
+      attendant.wake(); // the safety net: what may go is announced
       await remindOverdue(sql);
     },
     log,
   );
-  await sweepLeases(sql);
+  attendant.wake();
 
   return {
     id: worker.id,
@@ -107,8 +101,8 @@ export async function startWorker(
       stopPulse();
       stopProbes();
       stopping.abort();
-      for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
-      await Promise.all(runners.map((runner) => runner.stop()));
+      await announcements.unlisten().catch(() => {});
+      await Promise.all([attendant.stop(), ...runners.map((runner) => runner.stop())]);
       // Without a database there is nobody to say good-bye to: the heartbeat runs out instead.
       await resign(sql, worker.id).catch((error) => log.warn({ err: error }, "the leases could not be handed over"));
     },

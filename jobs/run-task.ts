@@ -1,15 +1,14 @@
 /**
- * `run-task`: one attempt of a task on the server it was leased. Whatever happens to this process, the lease is swept
- * to another worker, which finds the run on the engine again. Runs twice only to find that the lease is taken.
+ * One attempt of a task on the server it was leased. Whatever happens to this process, the lease is swept to another
+ * worker, which finds the run on the engine again.
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { addJob } from "../src/db/queue.ts";
 import { type Artifact, type Driver, EngineError, type EngineTarget } from "../src/drivers/driver.ts";
 import { driverOf } from "../src/drivers/index.ts";
-import { follow, type Progress } from "../src/pool/follow.ts";
+import { follow } from "../src/pool/follow.ts";
 import {
   findModel,
   type ImageRow,
@@ -19,8 +18,9 @@ import {
   type TaskRow,
   trainingJob,
 } from "../src/pool/inputs.ts";
-import { claim, type Lease } from "../src/pool/lease.ts";
-import { fenced, finish, isWorthRetrying, LeaseLost } from "../src/pool/outcome.ts";
+import type { Lease } from "../src/pool/lease.ts";
+import { fenced, finish, isWorthRetrying, LeaseLost, type Pace } from "../src/pool/outcome.ts";
+import { createPace } from "../src/pool/pace.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
 import { Problem } from "../src/problems.ts";
@@ -31,15 +31,11 @@ import { spool, streamFile } from "../src/storage/spool.ts";
 import type { JobDeps } from "./handler.ts";
 import { createReporter } from "./report-progress.ts";
 
-const payloadSchema = z.object({ task_id: z.int(), epoch: z.int() });
 const modelType = "application/octet-stream";
 const maxModelBytes = 8_000_000_000;
 const maxPictureBytes = 50_000_000;
 /** The cover's share of a training's progress bar. */
 const coverShare = 0.05;
-
-/** The runs of this process by task: aborted with LeaseLost when the lease is gone, and when the worker stops. */
-export type RunningTasks = Map<number, { epoch: number; isClaimed: boolean; abort: AbortController }>;
 
 interface Attempt {
   deps: JobDeps;
@@ -50,26 +46,14 @@ interface Attempt {
   target: EngineTarget;
   signal: AbortSignal;
   model: ModelRow | null;
+  pace: ReturnType<typeof createPace>;
 }
 
-export function createRunTask(deps: JobDeps, running: RunningTasks) {
-  return async (payload: unknown): Promise<void> => {
-    const { task_id, epoch } = payloadSchema.parse(payload);
-    if (running.has(task_id)) return;
-    const abort = new AbortController();
-    const entry = { epoch, isClaimed: false, abort };
-    running.set(task_id, entry);
-    try {
-      const lease = await claim(deps.sql, deps.workerId, { taskId: task_id, epoch });
-      entry.isClaimed = lease !== null;
-      if (lease) await attempt(deps, lease, abort.signal);
-    } finally {
-      running.delete(task_id);
-    }
-  };
-}
-
-async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<void> {
+/**
+ * Runs a leased task to its end. @param signal aborts it with LeaseLost when the lease is gone, and when the worker stops:
+ * then nothing more is written, and the run on the engine goes on
+ */
+export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<void> {
   const { sql, log } = deps;
   const [task] = await sql<TaskRow[]>`
     select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts
@@ -78,23 +62,30 @@ async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promis
   `;
   const server = await findServer(sql, lease.serverId);
   if (!task || !server) return;
+  const pace = createPace();
   try {
     const driver = server.engine ? driverOf(server.engine) : null;
     if (!driver) throw new EngineError("wrong-engine", "The server's engine is not known");
     const target = toTarget(server, deps.secrets);
     const model = await findModel(sql, task.model_id);
-    const run = { deps, lease, task, server, driver, target, signal, model };
+    const run = { deps, lease, task, server, driver, target, signal, model, pace };
     if (task.type === "train") await train(run);
     else await infer(run);
   } catch (error) {
     if (error instanceof LeaseLost || signal.aborted) return;
-    if (!(error instanceof EngineError)) throw error; // a bug or the database: the queue brings the job back
+    if (!(error instanceof EngineError)) throw error; // a bug or the database: the lease goes to another
     log.warn({ taskId: task.id, serverId: server.id, err: error }, "attempt failed");
-    await fail(deps, lease, task, error);
+    await fail(deps, lease, task, error, pace.measured());
   }
 }
 
-async function fail({ sql }: JobDeps, lease: Lease, task: TaskRow, error: EngineError): Promise<void> {
+async function fail(
+  { sql }: JobDeps,
+  lease: Lease,
+  task: TaskRow,
+  error: EngineError,
+  pace: Pace | null,
+): Promise<void> {
   const isRetried = isWorthRetrying(error, task.attempts);
   if (["unreachable", "unauthorized", "untrusted"].includes(error.errorClass)) {
     await setAside(sql, lease.serverId, error.message);
@@ -105,7 +96,7 @@ async function fail({ sql }: JobDeps, lease: Lease, task: TaskRow, error: Engine
       await addJob(tx, "cancel-run", { server_id: lease.serverId, handle: lease.handle });
     }
     const told = { class: error.errorClass, detail: error.message };
-    await finish(tx, lease, isRetried ? { status: "waiting" } : { status: "error", error: told });
+    await finish(tx, lease, { status: isRetried ? "waiting" : "error", error: told }, pace);
   }).catch(ignoreLostLease);
 }
 
@@ -123,7 +114,10 @@ async function train(run: Attempt): Promise<void> {
     sql,
     part: "train",
     job: await trainingJob(sql, storage, server, model),
-    onProgress: (progress) => report.task(progress, progress.fraction * (1 - coverShare)),
+    onProgress(progress) {
+      run.pace.observe(progress);
+      return report.task(progress, progress.fraction * (1 - coverShare));
+    },
   });
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
@@ -138,7 +132,7 @@ async function train(run: Attempt): Promise<void> {
       where id = ${model.id}
     `;
     await tx`update tasks set metrics = ${tx.json(report.losses() as never)} where id = ${task.id}`;
-    await finish(tx, lease, { status: "success" });
+    await finish(tx, lease, { status: "success" }, run.pace.measured());
   });
 }
 
@@ -221,8 +215,10 @@ async function infer(run: Attempt): Promise<void> {
       sql,
       part: `image ${image.id}`,
       job: await inferenceJob(sql, storage, server, image, task, model),
-      onProgress: (progress: Progress) =>
-        report.image(progress, image.id, progress.fraction, (before + progress.fraction) / total),
+      onProgress(progress) {
+        run.pace.observe(progress);
+        return report.image(progress, image.id, progress.fraction, (before + progress.fraction) / total);
+      },
     });
     const file = await keepArtifact(run, artifacts);
     await fenced(sql, lease, async (tx) => {
@@ -233,11 +229,12 @@ async function infer(run: Attempt): Promise<void> {
         returning id
       `;
       if (!kept) await addJob(tx, "delete-files", { keys: [file.key, file.thumbnailKey] });
-      if (index === images.length - 1) await finish(tx, lease, { status: "success" });
+      if (index === images.length - 1) await finish(tx, lease, { status: "success" }, run.pace.measured());
     });
   }
   // All were made by an earlier attempt that could not say so any more.
-  if (images.length === 0) await fenced(sql, lease, (tx) => finish(tx, lease, { status: "success" }));
+  if (images.length === 0)
+    await fenced(sql, lease, (tx) => finish(tx, lease, { status: "success" }, run.pace.measured()));
 }
 
 /** Stores a made picture and its thumbnail, without the engine's metadata: that holds the prompt. */

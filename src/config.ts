@@ -40,6 +40,8 @@ const environment = z.object({
   METRICS_TOKEN: optional,
   DEMO_ENGINES: z.coerce.number().int().min(0).max(16).default(2),
   WORKER_CONCURRENCY: z.coerce.number().int().min(1).max(1000).default(8),
+  MAX_RUNNING_PER_USER: z.coerce.number().int().min(1).default(1000),
+  MAX_WAITING_PER_USER: z.coerce.number().int().min(1).default(10_000),
   LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"]).default("info"),
 });
 
@@ -96,6 +98,9 @@ export function readConfig(env: Record<string, string | undefined>) {
     metricsToken: e.METRICS_TOKEN ?? null,
     demoEngines: e.DEMO_ENGINES,
     workerConcurrency: e.WORKER_CONCURRENCY,
+    /** Tasks of one user: of one type running at once, and not yet running. */
+    maxRunningPerUser: e.MAX_RUNNING_PER_USER,
+    maxWaitingPerUser: e.MAX_WAITING_PER_USER,
     logLevel: e.LOG_LEVEL,
   };
 }

@@ -16,7 +16,7 @@ await main(async () => {
       webhooks: createWebhookGuard(config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(config),
     },
-    { databaseUrl, concurrency: config.workerConcurrency },
+    { databaseUrl, concurrency: config.workerConcurrency, maxRunning: config.maxRunningPerUser },
   );
   log.info({ workerId: worker.id }, "the worker runs");
   stopOnSignals(async () => {

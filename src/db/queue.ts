@@ -4,8 +4,6 @@ import type { Sql } from "./client.ts";
 /** Every job and its payload. The handlers are in jobs/. */
 export interface Jobs {
   "prepare-task": { task_id: number };
-  dispatch: Record<string, never>;
-  "run-task": { task_id: number; epoch: number };
   "probe-servers": { server_id?: number };
   "cancel-run": { server_id: number; handle: unknown };
   "delete-files": { keys: string[] };
@@ -38,6 +36,10 @@ export async function addJobs<Name extends keyof Jobs>(sql: Sql, name: Name, pay
   `;
 }
 
-export function dispatchSoon(sql: Sql): Promise<void> {
-  return addJob(sql, "dispatch", {}, { key: "dispatch" });
+/**
+ * Wakes the workers at commit: a task may be dispatched, or a slot is free. No job: one that everybody adds under one
+ * key makes all writers wait for each other's commits. What is lost with a connection is made up for by a slow poll.
+ */
+export async function dispatchSoon(sql: Sql): Promise<void> {
+  await sql`select pg_notify('pool', '')`;
 }

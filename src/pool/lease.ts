@@ -4,21 +4,30 @@
  */
 import type { Sql } from "../db/client.ts";
 import type { EngineHandle } from "../drivers/driver.ts";
+import type { Leased } from "./dispatch.ts";
 
 const workerTtl = "10 seconds";
 
-/** Says that a worker lives; to be renewed every third of ten seconds. */
-export async function beat(sql: Sql, worker: { id: string; host: string }): Promise<void> {
-  await sql`
-    insert into workers (id, host, expires_at)
-    values (${worker.id}, ${worker.host}, now() + ${workerTtl}::interval)
-    on conflict (id) do update set expires_at = excluded.expires_at
+/**
+ * Says that a worker lives; to be renewed every third of ten seconds.
+ * @returns whether it was known to live: not at first, nor when the database was away for so long that nobody was
+ */
+export async function beat(sql: Sql, worker: { id: string; host: string }): Promise<boolean> {
+  const [row] = await sql<{ lived: boolean }[]>`
+    with before as (
+      select expires_at > now() as lived from workers where id = ${worker.id}
+    ), written as (
+      insert into workers (id, host, expires_at)
+      values (${worker.id}, ${worker.host}, now() + ${workerTtl}::interval)
+      on conflict (id) do update set expires_at = excluded.expires_at
+    )
+    select coalesce((select lived from before), false) as lived
   `;
+  return row?.lived ?? false;
 }
 
 /** A worker that stops leaves its leases to whoever comes next: at once, not after the heartbeat has run out. */
 export async function resign(sql: Sql, workerId: string): Promise<void> {
-  await sql`update leases set worker_id = null, claim_by = now() where worker_id = ${workerId}`;
   await sql`delete from workers where id = ${workerId}`;
   await sweepLeases(sql);
 }
@@ -37,25 +46,38 @@ export interface StoredHandle {
   run: EngineHandle;
 }
 
-/**
- * Takes up a task that was dispatched to whichever worker comes first; null when another did, or it is over. A worker
- * may claim again what it holds already: its job was tried again after an error of the database.
- */
-export async function claim(
-  sql: Sql,
-  workerId: string,
-  { taskId, epoch }: { taskId: number; epoch: number },
-): Promise<Lease | null> {
-  const [row] = await sql<{ server_id: number; handle: StoredHandle | null }[]>`
+/** Takes up tasks that lost their worker, oldest first. */
+export async function takeOver(sql: Sql, workerId: string, capacity: number): Promise<Leased[]> {
+  if (capacity <= 0) return [];
+  const rows = await sql<{ task_id: number; lease_epoch: number }[]>`
+    with orphans as (
+      select task_id
+      from leases
+      where worker_id is null
+      order by created_at
+      limit ${capacity}
+      for update skip locked
+    )
     update leases l
     set worker_id = ${workerId}
-    from tasks t
+    from orphans o, tasks t
+    where l.task_id = o.task_id
+      and t.id = o.task_id
+    returning l.task_id, t.lease_epoch
+  `;
+  return rows.map((row) => ({ taskId: row.task_id, epoch: row.lease_epoch }));
+}
+
+/** The lease as its holder begins to work; null when it is somebody else's by now, or the task is over. */
+export async function findLease(sql: Sql, workerId: string, { taskId, epoch }: Leased): Promise<Lease | null> {
+  const [row] = await sql<{ server_id: number; handle: StoredHandle | null }[]>`
+    select l.server_id, l.handle
+    from leases l
+    join tasks t on t.id = l.task_id
     where l.task_id = ${taskId}
-      and coalesce(l.worker_id, ${workerId}) = ${workerId}
-      and t.id = l.task_id
+      and l.worker_id = ${workerId}
       and t.lease_epoch = ${epoch}
       and t.status = 'running'
-    returning l.server_id, l.handle
   `;
   return row ? { taskId, epoch, serverId: row.server_id, handle: row.handle } : null;
 }
@@ -81,41 +103,45 @@ export async function heldBy(sql: Sql, workerId: string): Promise<Map<number, nu
   return new Map(rows.map((row) => [row.id, row.lease_epoch]));
 }
 
-/** Puts one lease back for any worker to take up, without touching the run on the engine. */
-export async function release(sql: Sql, taskId: number, workerId: string): Promise<void> {
-  await sql`update leases set worker_id = null, claim_by = now() where task_id = ${taskId} and worker_id = ${workerId}`;
+/** Gives up one lease for any worker to take over, without touching the run on the engine. */
+export async function release(sql: Sql, workerId: string, { taskId, epoch }: Leased): Promise<void> {
+  await sql`
+    with given as (
+      update tasks t
+      set lease_epoch = t.lease_epoch + 1
+      from leases l
+      where t.id = ${taskId}
+        and t.lease_epoch = ${epoch}
+        and l.task_id = t.id
+        and l.worker_id = ${workerId}
+      returning t.id
+    ), freed as (
+      update leases l set worker_id = null from given where l.task_id = given.id
+    )
+    select pg_notify('pool', '') from given
+  `;
 }
 
 /**
- * Gives every task whose worker is dead, or that nobody claimed in time, to another: the epoch rises and a new job is
- * added, in one statement. The slot on the server stays taken, since the run there may well go on.
+ * Takes every task from workers that are dead, for another to take over: the epoch rises, and what the old one may still
+ * write changes nothing. The slot on the server stays taken, since the run there may well go on.
  */
-export async function sweepLeases(sql: Sql): Promise<number> {
-  const [row] = await sql<{ count: number }[]>`
+export async function sweepLeases(sql: Sql): Promise<void> {
+  await sql`
     with lost as (
-      select l.task_id
+      select t.id
       from leases l
-      left join workers w on w.id = l.worker_id and w.expires_at > now()
-      where w.id is null
-        and (l.worker_id is not null or l.claim_by <= now())
-      for update of l skip locked
+      join tasks t on t.id = l.task_id
+      where l.worker_id is not null
+        and not exists (select from workers w where w.id = l.worker_id and w.expires_at > now())
+      order by t.id
+      for update of t skip locked
     ), freed as (
-      update leases l
-      set worker_id = null, claim_by = now() + interval '10 seconds'
-      from lost
-      where l.task_id = lost.task_id
-    ), handed as (
-      update tasks t
-      set lease_epoch = t.lease_epoch + 1
-      from lost
-      where t.id = lost.task_id
-      returning t.id, t.lease_epoch
+      update leases l set worker_id = null from lost where l.task_id = lost.id
+    ), fenced as (
+      update tasks t set lease_epoch = t.lease_epoch + 1 from lost where t.id = lost.id
     )
-    select count(graphile_worker.add_job(
-      'run-task', json_build_object('task_id', id, 'epoch', lease_epoch), max_attempts := 3
-    )) as count
-    from handed
+    select pg_notify('pool', '') from lost limit 1
   `;
   await sql`delete from workers where expires_at < now() - interval '1 hour'`;
-  return row?.count ?? 0;
 }

@@ -1,12 +1,17 @@
 /** How an attempt ends: every write here is fenced by the lease's epoch. */
 import type { Sql } from "../db/client.ts";
-import { dispatchSoon } from "../db/queue.ts";
 import type { EngineError } from "../drivers/driver.ts";
 import type { Lease } from "./lease.ts";
 
 /** The lease has gone to another, or the task was canceled or deleted: stop, and write nothing. */
 export class LeaseLost extends Error {
   override readonly name = "LeaseLost";
+}
+
+/** How fast the engine went while it was at the steps themselves. */
+export interface Pace {
+  steps: number;
+  perSecond: number;
 }
 
 export interface TaskError {
@@ -26,25 +31,32 @@ export async function fenced<T>(sql: Sql, lease: Lease, work: (tx: Sql) => Promi
   return (done as { value: T }).value;
 }
 
+export type Outcome =
+  | { status: "success" }
+  | { status: "error"; error: TaskError }
+  /** Back into the queue. */
+  | { status: "waiting"; error: TaskError };
+
 /** Ends the attempt and frees the slot, in the transaction that writes the outcome. */
-export async function finish(
-  tx: Sql,
-  lease: Lease,
-  outcome: { status: "success" } | { status: "error"; error: TaskError } | { status: "waiting" },
-): Promise<void> {
-  await tx`delete from leases where task_id = ${lease.taskId}`;
+export async function finish(tx: Sql, lease: Lease, outcome: Outcome, pace: Pace | null = null): Promise<void> {
   const isOver = outcome.status !== "waiting";
+  const error = outcome.status === "success" ? null : outcome.error;
+  await tx`
+    select end_attempt(
+      ${lease.taskId}, ${isOver ? outcome.status : "retry"}, ${error?.class ?? null},
+      ${pace?.steps ?? null}::int, ${pace?.perSecond ?? null}::double precision
+    )
+  `;
   await tx`
     update tasks
     set status = ${outcome.status},
       progress = case ${outcome.status} when 'success' then 100 when 'waiting' then 0 else progress end,
       stage = null,
-      error = ${outcome.status === "error" ? tx.json(outcome.error as never) : null},
+      error = ${isOver && error ? tx.json(error as never) : null},
       finished_at = case when ${isOver} then now() end,
       waiting_at = case when ${isOver} then waiting_at else now() end
     where id = ${lease.taskId}
   `;
-  await dispatchSoon(tx);
 }
 
 /** Attempts at most; an engine that forgets its runs is not the task's fault, so it may happen more often. */

@@ -9,6 +9,8 @@ import { type ServerRow, toTarget } from "./server.ts";
 const timeoutMs = 4_000;
 /** One lost answer is no outage. */
 const failuresUntilError = 2;
+/** A run that was canceled is still on its engine for a moment. */
+const cancelGraceSeconds = 2;
 
 interface Answer {
   report: ProbeReport;
@@ -16,13 +18,14 @@ interface Answer {
   warning: string | null;
 }
 
-/** Asks one server and writes what it said. @returns whether it can take work now and could not before */
-export async function probeServer(sql: Sql, secrets: Secrets, server: ServerRow): Promise<boolean> {
+/** Asks one server and writes what it said. */
+export async function probeServer(sql: Sql, secrets: Secrets, server: ServerRow): Promise<void> {
   try {
-    return await recordAnswer(sql, server, await ask(server, secrets));
+    const startedAt = performance.now();
+    const answer = await ask(server, secrets);
+    await recordAnswer(sql, server, answer, performance.now() - startedAt);
   } catch (error) {
     await recordFailure(sql, server, error);
-    return false;
   }
 }
 
@@ -68,15 +71,27 @@ async function askEngine(driver: Driver, target: EngineTarget): Promise<Answer> 
   }
 }
 
-async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: Answer): Promise<boolean> {
+/** What is left of an engine's queue when the runs are taken away that were ours at any moment of the probe. */
+const foreignRuns = (sql: Sql, serverId: number, { running, waiting }: ProbeReport["queue"], sinceMs: number) => sql`
+  greatest(0, ${running + waiting} - (
+    select count(*)::int
+    from attempts a
+    where a.server_id = ${serverId}
+      and a.started_at > now() - interval '30 days'
+      and coalesce(a.ended_at > clock_timestamp() - make_interval(secs => ${sinceMs / 1000 + cancelGraceSeconds}), true)
+  ))
+`;
+
+async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: Answer, tookMs: number): Promise<void> {
   const { queue, models: _live, hostKey = null, ...facts } = report;
   const checkpoints = Object.keys(server.checkpoints).length > 0 ? server.checkpoints : report.checkpoints;
   const status = report.isModelLoaded === false ? "idle" : "ready";
   // Of a probe that knew none: an admin may have taken away meanwhile the one that another probe was checked against.
   const pinned = server.host_key === null ? hostKey : null;
-  const [row] = await sql<{ status: string }[]>`
+  await sql`
     update servers
     set engine = ${report.engine}, facts = ${sql.json(facts as never)}, queue = ${sql.json(queue)},
+      foreign_runs = ${foreignRuns(sql, server.id, queue, tookMs)},
       checkpoints = ${sql.json(checkpoints as never)}, error = ${warning}, failures = 0, last_seen_at = now(),
       host_key = coalesce(host_key, ${pinned}),
       status = case
@@ -85,9 +100,7 @@ async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: An
         else ${status}
       end
     where id = ${server.id}
-    returning status
   `;
-  return row !== undefined && row.status !== "closing" && (server.status === "initial" || server.status === "error");
 }
 
 async function recordFailure(sql: Sql, server: ServerRow, error: unknown): Promise<void> {

@@ -91,7 +91,7 @@ async function addWorker(app: TestApp): Promise<Worker> {
       webhooks: createWebhookGuard(app.config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(app.config),
     },
-    { databaseUrl, concurrency: 4 },
+    { databaseUrl, concurrency: 4, maxRunning: app.config.maxRunningPerUser },
   );
   let stopped: Promise<void> | undefined;
   const stop = () => (stopped ??= worker.stop());

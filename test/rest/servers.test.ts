@@ -153,7 +153,10 @@ describe("draining", () => {
     const { body } = await post(sample());
     const task = await app.make("tasks", user.token, { type: "infer", prompt: "x" });
     await app.sql`update tasks set status = 'running' where id = ${task.id}`;
-    await app.sql`insert into leases (task_id, server_id) values (${task.id}, ${body.id})`;
+    await app.sql`
+      insert into leases (task_id, server_id, user_id, need_id)
+      select id, ${body.id}, user_id, need_id from tasks where id = ${task.id}
+    `;
     const remove = () => app.call("DELETE", `/api/servers/${body.id}`, { token: admin.token });
     expect((await remove()).body.code).toBe("in-use");
     await app.call("PATCH", `/api/tasks/${task.id}`, { token: user.token, body: { status: "canceled" } });

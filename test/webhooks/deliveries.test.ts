@@ -364,7 +364,7 @@ test("a worker carries them, and stops without waiting for a receiver that hangs
   const webhooks = createWebhookGuard(["127.0.0.1"]);
   const worker = await startWorker(
     { sql, secrets, storage, webhooks, log, temporaryDirectory },
-    { databaseUrl, concurrency: 1 },
+    { databaseUrl, concurrency: 1, maxRunning: 100 },
   );
   const arrived = Promise.withResolvers<void>();
   const hanging = Promise.withResolvers<Response>();

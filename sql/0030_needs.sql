@@ -1,0 +1,219 @@
+-- What tasks need and what servers offer, each kept once however many share it, and the one rule that compares them:
+-- dispatch, the refusal of a POST and the explanation of a wait all ask missing().
+
+create table needs (
+  id      int generated always as identity primary key,
+  type    text not null,
+  wants   jsonb not null,
+  seconds real not null,
+  constraint needs_unique unique (type, wants)
+);
+comment on table needs is 'What a task asks of a server; tasks that ask the same share a row. Never changed but for seconds.';
+comment on column needs.wants is
+  '{base_model, model_type (to train, or to apply), scheduler, pixels, model_megabytes}; what does not matter is left out.';
+comment on column needs.seconds is 'GPU-seconds that one task is expected to take: a guess at first, then measured.';
+
+create table profiles (
+  id     int generated always as identity primary key,
+  type   text not null,
+  offers jsonb not null,
+  constraint profiles_unique unique (type, offers)
+);
+comment on table profiles is 'What a probed server can do; servers that can do the same share a row. Never changed.';
+comment on column profiles.offers is
+  '{bases, infer, apply, train, schedulers, max_pixels, max_upload_megabytes}; a limit that is not known is null.';
+
+-- What a server of the right type lacks for a task, by the name of what the task wants; empty when it can run it.
+create function missing(offers jsonb, wants jsonb) returns text[] language sql immutable parallel safe as $$
+  select array_remove(array[
+    case when not offers->'bases' ? (wants->>'base_model') then 'base_model' end,
+    case when wants->>'model_type' is not null and not offers->'models' ? (wants->>'model_type') then 'model_type' end,
+    case when wants->>'scheduler' is not null and not offers->'schedulers' ? (wants->>'scheduler') then 'scheduler' end,
+    case when (wants->>'pixels')::int > (offers->>'max_pixels')::int then 'pixels' end,
+    case when (wants->>'model_megabytes')::int > (offers->>'max_upload_megabytes')::int then 'model_megabytes' end
+  ], null)
+$$;
+
+-- Null until the server has been probed: what it can do is not known then.
+create function find_profile(server servers) returns int language plpgsql as $$
+declare
+  can jsonb := server.facts->'capabilities';
+  offered jsonb;
+  found int;
+begin
+  if can is null then
+    return null;
+  end if;
+  offered := jsonb_build_object(
+    'bases', (select coalesce(jsonb_agg(base order by base), '[]') from jsonb_object_keys(server.checkpoints) base),
+    'models', coalesce(case server.type when 'train' then can->'train' else can->'apply' end, '[]'),
+    -- A server that draws nothing has no scheduler to draw with.
+    'schedulers', case when server.type = 'infer' and can->'infer' = 'true' then can->'schedulers' else '[]' end,
+    'max_pixels', (can->>'maxPixels')::bigint,
+    'max_upload_megabytes', (can->>'maxUploadBytes')::bigint / 1000000
+  );
+  loop
+    select id into found from profiles where type = server.type and offers = offered;
+    exit when found is not null;
+    insert into profiles (type, offers) values (server.type, offered) on conflict do nothing;
+  end loop;
+  return found;
+end $$;
+
+alter table servers add profile_id int references profiles;
+comment on column servers.profile_id is 'What it can do, from its type, facts and checkpoints; null until it has been probed.';
+create function set_profile() returns trigger language plpgsql as $$
+begin
+  new.profile_id := find_profile(new);
+  return new;
+end $$;
+create trigger c_profile_insert before insert on servers for each row execute function set_profile();
+create trigger c_profile_update before update of type, facts, checkpoints on servers
+  for each row when (old.type <> new.type or old.checkpoints <> new.checkpoints
+    or old.facts->'capabilities' is distinct from new.facts->'capabilities')
+  execute function set_profile();
+
+create function find_need(task tasks) returns int language plpgsql as $$
+declare
+  model record;
+  wanted jsonb;
+  found int;
+begin
+  select m.type, ceil(f.size / 1000000.0)::int as megabytes into model
+  from models m left join files f on f.key = m.model_path
+  where m.id = task.model_id;
+  wanted := jsonb_strip_nulls(jsonb_build_object(
+    'base_model', task.base_model,
+    'model_type', case task.type when 'infer' then model.type else task.params->>'type' end,
+    'scheduler', case task.type when 'infer' then task.params->'scheduler' end,
+    'pixels', case task.type
+      when 'infer' then (task.params->>'width')::int * (task.params->>'height')::int
+      else (task.params->>'resolution')::int ^ 2
+    end,
+    'model_megabytes', case task.type when 'infer' then model.megabytes end
+  ));
+  loop
+    select id into found from needs where type = task.type and wants = wanted;
+    exit when found is not null;
+    insert into needs (type, wants, seconds)
+    values (task.type, wanted, case task.type when 'train' then 900 else 15 end)
+    on conflict do nothing;
+  end loop;
+  return found;
+end $$;
+
+-- The servers of a task's type and what each lacks for it; `lacks` is null for one that has not been probed.
+create function judge_servers(need int)
+returns table (server_id int, status text, lacks text[]) language sql stable as $$
+  select s.id, s.status, missing(p.offers, n.wants)
+  from needs n
+  join servers s on s.type = n.type
+  left join profiles p on p.id = s.profile_id
+  where n.id = need
+$$;
+
+-- What stands in a task's way for good: nothing while a server may run it, now or once it has been probed, and nothing
+-- while there is no server of its type at all. Otherwise what the server that comes closest lacks. Volatile, so that it
+-- sees a need that find_need() has just added in the same statement.
+create function find_obstacles(need int) returns text[] language sql volatile as $$
+  select coalesce((
+    select missing(p.offers, n.wants)
+    from needs n
+    join (select distinct type, profile_id from servers) s on s.type = n.type
+    left join profiles p on p.id = s.profile_id
+    where n.id = need
+    order by cardinality(missing(p.offers, n.wants)) nulls first, p.id
+    limit 1
+  ), '{}')
+$$;
+
+alter table tasks
+  add need_id int references needs,
+  add rank double precision,
+  add not_before timestamptz,
+  add avoid int[] not null default '{}';
+comment on column tasks.need_id is 'What it asks of a server.';
+comment on column tasks.rank is
+  'Place in the owner''s own queue, lowest first; null unless it can be dispatched. A point of priority counts for ten minutes.';
+comment on column tasks.not_before is 'Back-off: a waiting task is not dispatched before.';
+comment on column tasks.avoid is 'Servers on which it failed: it goes to another where there is one.';
+
+-- A task ages by standing still: its rank is when it began to wait, moved by its priority, so that what waits longer
+-- overtakes what is more urgent without any row being written.
+create function rank_task() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'INSERT' or new.need_id is null or (new.status = 'waiting' and old.status <> 'waiting') then
+    new.need_id := find_need(new);
+  end if;
+  if new.status = 'waiting' then
+    new.waiting_at := coalesce(new.waiting_at, now());
+  end if;
+  new.rank := case when new.status = 'waiting' and new.not_before is null
+    then extract(epoch from new.waiting_at) - 600 * new.priority end;
+  return new;
+end $$;
+create trigger d_rank_insert before insert on tasks for each row execute function rank_task();
+create trigger d_rank_update before update of status, priority, not_before, waiting_at on tasks
+  for each row execute function rank_task();
+create index tasks_queued on tasks (need_id, user_id, rank, id) where rank is not null;
+create index tasks_backing_off on tasks (not_before) where not_before is not null and status = 'waiting';
+create index tasks_pending on tasks (user_id) where status in ('initial', 'ready', 'waiting');
+drop index tasks_waiting;
+
+create table queues (
+  need_id   int not null references needs,
+  user_id   int not null references users on delete cascade,
+  waiting   int not null,
+  rank      double precision not null,
+  priority  int not null,
+  since     timestamptz not null,
+  served_at timestamptz,
+  primary key (need_id, user_id)
+);
+comment on table queues is
+  'How many tasks of a user wait for a kind of server, and the first of them: dispatch looks at these, not at all tasks.';
+comment on column queues.rank is 'Of the task whose turn is next; priority and since are of the same one.';
+comment on column queues.served_at is 'When a task of this queue last began or ended.';
+create index queues_by_user on queues (user_id);
+create index queues_waiting on queues (need_id, user_id) where waiting > 0;
+
+create function count_queue() returns trigger language plpgsql as $$
+begin
+  if tg_op <> 'INSERT' and old.rank is not null then
+    update queues q
+    set waiting = q.waiting - 1,
+      rank = coalesce(head.rank, q.rank),
+      priority = coalesce(head.priority, q.priority),
+      since = coalesce(head.waiting_at, q.since),
+      served_at = case when tg_op = 'UPDATE' and new.status = 'running' then now() else q.served_at end
+    from (select 1) one
+    left join lateral (
+      select t.rank, t.priority, t.waiting_at
+      from tasks t
+      where t.need_id = old.need_id and t.user_id = old.user_id and t.rank is not null
+      order by t.rank, t.id
+      limit 1
+    ) head on true
+    where q.need_id = old.need_id and q.user_id = old.user_id;
+  end if;
+  if tg_op <> 'DELETE' and new.rank is not null then
+    insert into queues as q (need_id, user_id, waiting, rank, priority, since)
+    values (new.need_id, new.user_id, 1, new.rank, new.priority, new.waiting_at)
+    on conflict (need_id, user_id) do update
+    set waiting = q.waiting + 1,
+      rank = case when q.waiting = 0 or excluded.rank < q.rank then excluded.rank else q.rank end,
+      priority = case when q.waiting = 0 or excluded.rank < q.rank then excluded.priority else q.priority end,
+      since = case when q.waiting = 0 or excluded.rank < q.rank then excluded.since else q.since end;
+  end if;
+  return null;
+end $$;
+create trigger d_queue_insert after insert on tasks
+  for each row when (new.rank is not null) execute function count_queue();
+create trigger d_queue_update after update on tasks
+  for each row when (row(old.rank, old.need_id) is distinct from row(new.rank, new.need_id)) execute function count_queue();
+create trigger d_queue_delete after delete on tasks
+  for each row when (old.rank is not null) execute function count_queue();
+
+update tasks set waiting_at = coalesce(waiting_at, created_at), status = status
+where status in ('initial', 'ready', 'waiting', 'running');
+alter table tasks add constraint tasks_waiting_since check (status <> 'waiting' or waiting_at is not null);
