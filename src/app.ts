@@ -38,7 +38,13 @@ import { createWebhookGuard } from "./webhooks/guard.ts";
 export interface Deps {
   config: Pick<
     Config,
-    "isSignupOpen" | "allowedOrigins" | "trustedProxies" | "metricsToken" | "rateLimits" | "webhookNetworks"
+    | "isSignupOpen"
+    | "allowedOrigins"
+    | "trustedProxies"
+    | "metricsToken"
+    | "rateLimits"
+    | "webhookNetworks"
+    | "maxWaitingPerUser"
   >;
   sql: Sql;
   secrets: Secrets;
@@ -123,6 +129,7 @@ export function createApp(deps: Deps) {
       },
       isSignupOpen: deps.config.isSignupOpen,
       webhooks,
+      maxWaiting: deps.config.maxWaitingPerUser,
       listModels: deps.listModels,
     });
     await next();

@@ -29,6 +29,7 @@ export const problemTable = {
   invalid: [422, "The request is well formed but invalid"],
   "idempotency-key-reused": [422, "The Idempotency-Key belongs to another request"],
   "too-many-requests": [429, "Too many requests"],
+  "too-many-waiting": [429, "Too many of your tasks wait already"],
   internal: [500, "Something went wrong on our side"],
   "storage-unavailable": [503, "The file storage does not answer"],
   "database-unavailable": [503, "The database does not answer"],

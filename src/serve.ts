@@ -52,6 +52,7 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
       client: { ip: "", userAgent: "", origin: links.publicUrl },
       isSignupOpen: config.isSignupOpen,
       webhooks,
+      maxWaiting: config.maxWaitingPerUser,
       listModels,
     }),
   });

@@ -94,7 +94,7 @@ export const images = defineResource({
       simple: { prompt: "a cuckoo on a branch, watercolour" },
       variation: { prompt: "the same in winter", from_image: "/api/images/1", strength: 0.6, seed: 7 },
     },
-    throws: ["model-not-ready"],
+    throws: ["model-not-ready", "too-many-waiting"],
     check: checkImage,
     async insert(context, inputs) {
       const orders = inputs.map((input) => ({ input, count: 1, task: {} }));

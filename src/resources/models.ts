@@ -91,7 +91,8 @@ export const models = defineResource({
       train: { name: "布穀鳥", dataset_id: 1, trigger_words: "cuckoo", epochs: 1000, train: { resolution: 512 } },
       register: { name: "布穀鳥", file: "/api/files/0b9c2f7e6d.safetensors", base_model: "SD1.5" },
     },
-    check: checkModel,
+    throws: ["too-many-waiting"],
+    check: (context, input, faults) => checkModel(context, input, faults),
     insert: (context, inputs) => all(inputs, async (input) => ({ id: (await addModel(context, input)).modelId })),
   },
   patch: {

@@ -72,7 +72,7 @@ async function check(context: Context, input: Input, faults: Fault[]): Promise<v
     if (input.prompt === undefined && !isPromptFaulty) faults.push({ pointer: "/prompt", detail: "is required" });
     await checkImage(context, input, faults);
   } else if (input.model_id === undefined) {
-    await checkModel(context, input, faults);
+    await checkModel(context, input, faults, "model_type");
   } else {
     const extra = Object.keys(input).filter((field) => !ordered.has(field));
     for (const field of extra) faults.push({ pointer: `/${field}`, detail: "cannot be changed by training again" });
@@ -132,7 +132,15 @@ async function changeStatus(context: Context, wanted: string, columns: Columns, 
     return rows.map((row) => (changing.includes(row) ? canceled : columns));
   }
   const kept = await retry(context, changing);
-  const again = { ...columns, progress: 0, error: null, finished_at: null, stage: null };
+  const again = {
+    ...columns,
+    progress: 0,
+    error: null,
+    finished_at: null,
+    stage: null,
+    not_before: null,
+    avoid: sql`'{}'`,
+  };
   const waiting = { ...again, status: "waiting", waiting_at: sql`now()` };
   const initial = { ...again, status: "initial" };
   return rows.map((row) => (!changing.includes(row) ? columns : kept.has(row.id) ? waiting : initial));
@@ -264,7 +272,7 @@ export const tasks = defineResource({
       again: { type: "train", model_id: 1 },
     },
     adminFields: ["priority"],
-    throws: ["forbidden", "model-not-ready", "training-under-way"],
+    throws: ["forbidden", "model-not-ready", "training-under-way", "too-many-waiting"],
     check,
     insert,
   },

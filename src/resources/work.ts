@@ -6,6 +6,7 @@ import { type Catalogue, pickSchemas } from "../params/catalogue.ts";
 import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
+import { checkServers, limitWaiting } from "./capacity.ts";
 import {
   findFile,
   insertAll,
@@ -103,8 +104,16 @@ async function findReference(
   return row ?? null;
 }
 
-/** The references of a new model: a data set to train on, or a file to register, and a cover. */
-export async function checkModel(context: Context, input: Input, faults: Fault[]): Promise<void> {
+/**
+ * The references of a new model: a data set to train on, or a file to register, and a cover; and whether there is a
+ * server to train it. @param typeField what the body calls the model's type
+ */
+export async function checkModel(
+  context: Context,
+  input: Input,
+  faults: Fault[],
+  typeField: "type" | "model_type" = "type",
+): Promise<void> {
   if (input.dataset_id !== undefined && input.file !== undefined) {
     faults.push({ pointer: "/file", detail: "cannot be given together with dataset_id" });
   } else if (input.dataset_id === undefined && input.file === undefined) {
@@ -123,6 +132,17 @@ export async function checkModel(context: Context, input: Input, faults: Fault[]
     else faults.push({ pointer: "/file", detail: "there is no such model file; upload it to /api/files first" });
   }
   if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
+  if (input.file !== undefined) return;
+  const choose = (field: string, given: unknown) => given ?? context.catalogue.get("model", field).default;
+  const resolution = choose("resolution", (input.train as Input | undefined)?.resolution);
+  const wanted = { type: choose("type", input[typeField]), resolution };
+  const order = { type: "train", base_model: choose("base_model", input.base_model), params: wanted } as const;
+  await checkServers(
+    context,
+    order,
+    { base_model: "/base_model", model_type: `/${typeField}`, pixels: "/train/resolution" },
+    faults,
+  );
 }
 
 /** Inserts a model, and its training unless a file is registered. */
@@ -162,6 +182,7 @@ export async function addModel(
  */
 export async function addTraining(context: Context, modelId: number, order: Input = {}): Promise<number> {
   const { sql } = context;
+  await limitWaiting(context, 1);
   const terms = toTerms(context, order);
   const [task] = await sql<{ id: number }[]>`
     insert into tasks (name, type, base_model, params, public, user_id, model_id,
@@ -190,7 +211,27 @@ export async function checkImage(context: Context, input: Input, faults: Fault[]
   } else if (input.strength !== undefined) {
     faults.push({ pointer: "/strength", detail: "needs from_image" });
   }
-  if (input.model_id == null) return;
+  if (input.model_id != null) await checkAppliedModel(context, input, faults);
+  const choose = (field: string) => input[field] ?? context.catalogue.get("image", field).default;
+  const params = { scheduler: choose("scheduler"), width: choose("width"), height: choose("height") };
+  const order = { type: "infer", base_model: choose("base_model"), model_id: input.model_id ?? null, params } as const;
+  const isOwnBase = input.model_id == null;
+  await checkServers(
+    context,
+    order,
+    {
+      base_model: isOwnBase ? "/base_model" : "/model_id",
+      model_type: "/model_id",
+      model_megabytes: "/model_id",
+      scheduler: "/scheduler",
+      pixels: "/width",
+    },
+    faults,
+  );
+}
+
+/** A model to make pictures with: one that the caller may see, for the base model that is asked for. */
+async function checkAppliedModel(context: Context, input: Input, faults: Fault[]): Promise<void> {
   const model = await findReference(
     context,
     "models",
@@ -222,6 +263,7 @@ export interface Order {
 export async function addImages(context: Context, orders: Order[]): Promise<{ taskId: number; imageIds: number[] }[]> {
   if (orders.length === 0) return [];
   const { sql } = context;
+  await limitWaiting(context, orders.length);
   const tagIds = await toTagIdsOfAll(
     context,
     orders.map(({ input }) => input),

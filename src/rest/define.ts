@@ -21,6 +21,8 @@ export interface Context {
   client: { ip: string; userAgent: string; origin: string };
   isSignupOpen: boolean;
   webhooks: Pick<WebhookGuard, "judge">;
+  /** Tasks of one user that have not begun, at most. */
+  maxWaiting: number;
   /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
   listModels: (serverId: number) => Promise<{ type: string; name: string }[]>;
 }

@@ -23,6 +23,7 @@ const hub = createHub({
     client: { ip: "", network: "", userAgent: "", origin: "" },
     isSignupOpen: true,
     webhooks: createWebhookGuard([]),
+    maxWaiting: 1000,
     listModels: async () => [],
   }),
 });
