@@ -31,6 +31,7 @@ import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { createMetrics, metricsRoutes } from "./routes/metrics.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import type { Storage } from "./storage/storage.ts";
 import { createWebhookGuard } from "./webhooks/guard.ts";
@@ -85,6 +86,8 @@ export function createApp(deps: Deps) {
     throw new Problem("not-found", { detail: `There is nothing at ${c.req.path}` });
   });
 
+  const metrics = createMetrics();
+  app.use(metrics.observe);
   app.use(async (c, next) => {
     c.set("requestId", randomUUID());
     c.set("address", readAddress(c.env?.address, c.req.header("x-forwarded-for")));
@@ -104,6 +107,7 @@ export function createApp(deps: Deps) {
   app.use("/api/*", allowOrigins(allowedOrigins, deps.links.publicUrl), limitRates(deps.config.rateLimits));
   app.use(checkMethod(app));
   app.route("/", healthRoutes(deps));
+  app.route("/metrics", metricsRoutes(metrics, deps.config.metricsToken));
   app.route("/docs", referenceRoutes());
   const { publicUrl } = deps.links;
   const document = documentRoutes(() => createDocument({ resources, others: describeRoutes(), publicUrl }));

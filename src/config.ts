@@ -37,7 +37,12 @@ const environment = z.object({
   WEBHOOK_NETWORKS: networks,
   RATE_LIMIT_READS: z.coerce.number().int().min(0).default(120_000),
   RATE_LIMIT_WRITES: z.coerce.number().int().min(0).default(30_000),
-  METRICS_TOKEN: optional,
+  METRICS_TOKEN: optional.pipe(
+    z
+      .string()
+      .regex(/^[\x21-\x7e]+$/, "must be visible ASCII, without spaces")
+      .optional(),
+  ),
   DEMO_ENGINES: z.coerce.number().int().min(0).max(16).default(2),
   WORKER_CONCURRENCY: z.coerce.number().int().min(1).max(1000).default(8),
   MAX_RUNNING_PER_USER: z.coerce.number().int().min(1).default(1000),

@@ -1,0 +1,71 @@
+/** `/metrics` for Prometheus: of this process, of its requests, and of the pool. For loopback and holders of a token. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { Hono, type MiddlewareHandler } from "hono";
+import { routePath } from "hono/route";
+import ipaddr from "ipaddr.js";
+import { collectDefaultMetrics, Histogram, Registry } from "prom-client";
+import { readToken } from "../auth/viewer.ts";
+import { Problem } from "../problems.ts";
+import type { Env } from "../rest/http.ts";
+
+const methods: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"]);
+
+export interface Metrics {
+  registry: Registry;
+  /** Times every request, by the route that answers it. */
+  observe: MiddlewareHandler<Env>;
+}
+
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  // Those of Node's own insides are wrong or missing elsewhere.
+  for (const name of registry.getMetricsAsArray().map((metric) => metric.name)) {
+    if (name.startsWith("nodejs_")) registry.removeSingleMetric(name);
+  }
+  const requests = new Histogram({
+    name: "atelier_http_request_seconds",
+    help: "Time from a request's arrival to its answer's head",
+    labelNames: ["method", "route", "status"],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [registry],
+  });
+  return {
+    registry,
+    async observe(c, next) {
+      const startedAt = performance.now();
+      await next();
+      const route = routePath(c, -1);
+      requests.observe(
+        // A path that no route knows and a method that nobody takes are inventions: as labels they fill the memory.
+        {
+          method: methods.has(c.req.method) ? c.req.method : "other",
+          route: route.includes("*") ? "none" : route,
+          status: c.res.status,
+        },
+        (performance.now() - startedAt) / 1000,
+      );
+    },
+  };
+}
+
+export function metricsRoutes(metrics: Metrics, token: string | null) {
+  return new Hono<Env>().get("/", async (c) => {
+    if (!isLocal(c.get("address"), c.req.raw.headers)) judgeToken(c.req.raw.headers, token);
+    const text = await metrics.registry.metrics();
+    return c.body(text, 200, { "Content-Type": metrics.registry.contentType, "Cache-Control": "no-store" });
+  });
+}
+
+/** On this machine, and not merely passed on by a proxy there that TRUSTED_PROXIES does not name. */
+function isLocal(address: string, headers: Headers): boolean {
+  if (headers.has("x-forwarded-for") || headers.has("forwarded")) return false;
+  return ipaddr.isValid(address) && ipaddr.process(address).range() === "loopback";
+}
+
+function judgeToken(headers: Headers, token: string | null): void {
+  const given = readToken(headers);
+  if (given === null) throw new Problem("token-required");
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  if (token === null || !timingSafeEqual(digest(given), digest(token))) throw new Problem("token-invalid");
+}
