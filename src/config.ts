@@ -37,6 +37,8 @@ const environment = z.object({
   WEBHOOK_NETWORKS: networks,
   RATE_LIMIT_READS: z.coerce.number().int().min(0).default(120_000),
   RATE_LIMIT_WRITES: z.coerce.number().int().min(0).default(30_000),
+  SOCKETS_PER_USER: z.coerce.number().int().min(0).default(10_000),
+  SOCKETS_PER_ADDRESS: z.coerce.number().int().min(0).default(20_000),
   METRICS_TOKEN: optional.pipe(
     z
       .string()
@@ -100,6 +102,8 @@ export function readConfig(env: Record<string, string | undefined>) {
     rateLimits: { reads: e.RATE_LIMIT_READS, writes: e.RATE_LIMIT_WRITES },
     /** Private addresses and networks that webhooks may go to. */
     webhookNetworks: e.WEBHOOK_NETWORKS,
+    /** Connections that one user and one address may hold open in one process; 0 is no limit. */
+    socketLimits: { perUser: e.SOCKETS_PER_USER, perAddress: e.SOCKETS_PER_ADDRESS },
     metricsToken: e.METRICS_TOKEN ?? null,
     demoEngines: e.DEMO_ENGINES,
     workerConcurrency: e.WORKER_CONCURRENCY,

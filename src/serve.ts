@@ -1,11 +1,15 @@
 /** The API on a port: the app, the relay and the runtime's server put together. */
 import { createApp } from "./app.ts";
-import { findSessionViewer, type Viewer } from "./auth/viewer.ts";
+import { createAddressReader } from "./auth/address.ts";
+import { findSessions, type Viewer } from "./auth/viewer.ts";
 import type { Booted } from "./boot.ts";
 import { createCatalogueSource } from "./params/catalogue.ts";
 import { createLiveModels } from "./pool/live-models.ts";
-import { listen as listenForChanges } from "./relay/changes.ts";
+import type { RelayDeps } from "./relay/admission.ts";
+import { followChanges } from "./relay/changes.ts";
+import { streamEvents, wantsEvents } from "./relay/events.ts";
 import { createHub } from "./relay/hub.ts";
+import { createPlaces } from "./relay/places.ts";
 import { upgrade } from "./relay/socket.ts";
 import type { Context } from "./rest/define.ts";
 import { createLinks } from "./rest/links.ts";
@@ -23,8 +27,8 @@ export interface Api {
 }
 
 /** @throws an Error with code EADDRINUSE when the port is taken */
-export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
-  const { config, sql, secrets, storage, log } = booted;
+export async function serve(booted: Booted): Promise<Api> {
+  const { config, databaseUrl, sql, secrets, storage, log } = booted;
   const links = createLinks(config.publicUrl, secrets);
   const catalogue = createCatalogueSource(sql);
   const listModels = createLiveModels(sql, secrets);
@@ -40,34 +44,46 @@ export async function serve(booted: Omit<Booted, "databaseUrl">): Promise<Api> {
     listModels,
     temporaryDirectory: temporaryDirectory(config),
   });
-  const hub = createHub({
-    log,
-    findSession: (sessionId) => findSessionViewer(sql, sessionId),
-    contextFor: async (viewer: Viewer): Promise<Context> => ({
-      sql,
-      viewer,
-      catalogue: await catalogue.current(),
-      links,
-      secrets,
-      client: { ip: "", userAgent: "", origin: links.publicUrl },
-      isSignupOpen: config.isSignupOpen,
-      webhooks,
-      maxWaiting: config.maxWaitingPerUser,
-      listModels,
-    }),
+  const contextFor = async (viewer: Viewer): Promise<Context> => ({
+    sql,
+    viewer,
+    catalogue: await catalogue.current(),
+    links,
+    secrets,
+    client: { ip: "", userAgent: "", origin: links.publicUrl },
+    isSignupOpen: config.isSignupOpen,
+    webhooks,
+    maxWaiting: config.maxWaitingPerUser,
+    listModels,
   });
-  const stopListening = await listenForChanges(sql, hub.change, hub.resync);
+  const hub = createHub({ log, contextFor, findSessions: (ids) => findSessions(sql, ids) });
+  const stopFollowing = await followChanges({
+    databaseUrl,
+    sql,
+    log,
+    onChanges: hub.change,
+    onGap: hub.resync,
+  });
+  const relay: RelayDeps = {
+    answer: (request, address) => app.fetch(request, { address }),
+    sql,
+    hub,
+    places: createPlaces(config.socketLimits),
+    readAddress: createAddressReader(config.trustedProxies),
+    contextFor,
+  };
   const server = listen({
     hostname: config.host,
     port: config.port,
-    fetch: (request, address) => app.fetch(request, { address }),
-    upgrade: (request, address) => upgrade(request, { answer: (asked) => app.fetch(asked, { address }), sql, hub }),
+    fetch: (request, address) =>
+      wantsEvents(request) ? streamEvents(request, address, relay) : app.fetch(request, { address }),
+    upgrade: (request, address) => upgrade(request, address, relay),
   });
   return {
     port: server.port,
     async stop() {
       hub.stop();
-      await stopListening();
+      await stopFollowing();
       await server.stop(drainMs);
     },
   };

@@ -31,24 +31,23 @@ interface SessionRow {
   is_stale: boolean;
 }
 
-/** The user of a session that still stands, by any column that names it. */
-async function findSession(sql: Sql, column: "id" | "token_hash", value: string | Buffer): Promise<SessionRow | null> {
-  const [row] = await sql<SessionRow[]>`
+/** The users of sessions that still stand, by any column that names them. */
+async function listSessions(sql: Sql, column: "id" | "token_hash", values: string[] | Buffer[]): Promise<SessionRow[]> {
+  return sql<SessionRow[]>`
     select u.id, u.admin, s.id as session_id, s.expires_at < now() + interval '30 days' - interval '1 hour' as is_stale
     from sessions s
     join users u on u.id = s.user_id
-    where s.${sql(column)} = ${value}
+    where s.${sql(column)} ${values.length === 1 ? sql`= ${values[0] ?? ""}` : sql`= any (${values as string[]})`}
       and s.status = 'active'
       and s.expires_at > now()
       and not u.disabled
   `;
-  return row ?? null;
 }
 
-/** Who a session stands for now; null once it has ended. Does not extend it: watching is no use. */
-export async function findSessionViewer(sql: Sql, sessionId: string): Promise<Viewer | null> {
-  const row = await findSession(sql, "id", sessionId);
-  return row && { id: row.id, admin: row.admin, sessionId };
+/** Whom sessions stand for now, without those that have ended. Does not extend them: watching is no use. */
+export async function findSessions(sql: Sql, sessionIds: string[]): Promise<Map<string, Viewer>> {
+  const rows = await listSessions(sql, "id", sessionIds);
+  return new Map(rows.map(({ id, admin, session_id }) => [session_id, { id, admin, sessionId: session_id }]));
 }
 
 /**
@@ -58,7 +57,7 @@ export async function findSessionViewer(sql: Sql, sessionId: string): Promise<Vi
  */
 export async function findViewer(sql: Sql, token: string | null): Promise<Viewer> {
   if (token === null) return guest;
-  const row = await findSession(sql, "token_hash", hashToken(token));
+  const [row] = await listSessions(sql, "token_hash", [hashToken(token)]);
   if (!row) throw new Problem("token-invalid", { headers: { "WWW-Authenticate": 'Bearer error="invalid_token"' } });
   if (row.is_stale) {
     // Asked again, since the requests of a page come at once and one of them is enough.

@@ -15,6 +15,10 @@ export interface ConnectOptions {
   name?: string;
   /** Seconds after which an unused connection is closed; never by default. */
   idleSeconds?: number;
+  /** Called for each notification that one of the connections has asked for by `listen`. */
+  onNotify?: (channel: string, payload: string) => void;
+  /** Called whenever one of the connections has ended, by itself or by `end`. */
+  onClose?: () => void;
 }
 
 /**
@@ -22,7 +26,8 @@ export interface ConnectOptions {
  * timestamp arrives as the string that the wire carries, RFC 3339 in UTC with milliseconds: a Date would cost more than
  * half of reading a row, only to be printed again.
  */
-export function connect(url: string, { max = 10, name = "atelier", idleSeconds }: ConnectOptions = {}): Sql {
+export function connect(url: string, options: ConnectOptions = {}): Sql {
+  const { max = 10, name = "atelier", idleSeconds, onNotify, onClose } = options;
   return postgres(url, {
     max,
     idle_timeout: idleSeconds,
@@ -30,6 +35,9 @@ export function connect(url: string, { max = 10, name = "atelier", idleSeconds }
     // The default grows to minutes, and a database that is back should be noticed within a second.
     backoff: (attempt: number) => Math.min(1, 0.05 * 2 ** attempt),
     onnotice: () => {},
+    // Not in its types; its own `listen` uses it, but opens a connection that nobody else can ask whether it lives.
+    ...({ onnotify: onNotify } as object),
+    onclose: onClose,
     connection: { application_name: name, TimeZone: "UTC" },
     types: {
       bigint: { to: 20, from: [20], parse: parseInteger, serialize: String },

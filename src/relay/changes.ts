@@ -1,34 +1,185 @@
-/** The one LISTEN connection of a process: which rows have changed, as the database announces it at commit. */
-import type { Sql } from "../db/client.ts";
+/**
+ * Which rows have changed, as writers announce it (sql/0060_announcements.sql). One connection of the process listens for
+ * the bell and is asked each second whether it still lives; the notes themselves are read by snapshots, so that a bell
+ * that was not heard costs a second and loses nothing.
+ */
+import type { Logger } from "pino";
+import { connect, type Sql } from "../db/client.ts";
+import { inTime } from "./in-time.ts";
 
-export interface Change {
-  table: string;
-  operation: "insert" | "update" | "delete" | "resync";
-  /** Empty for `resync`: any row of the table may have changed. */
-  ids: string[];
+/** Ids by table; null where any row of the table may have changed. */
+export type Changes = Map<string, Set<string> | null>;
+
+/** The heartbeat: as long as this a bell that nobody hears may delay a change. */
+const pulseMs = 1_000;
+const patienceMs = 3_000;
+/** Between readings at least. */
+const restMs = 10;
+/** After a reading that found something: writers that did not ring may have committed since. */
+const againMs = 25;
+/** What had committed so long ago is forgotten; who has not read for nearly that long may have missed something. */
+const keptMs = 60_000;
+const missedMs = 45_000;
+
+export interface ChangesDeps {
+  databaseUrl: string;
+  /** For reading; the listening connection is another. */
+  sql: Sql;
+  log: Logger;
+  onChanges: (changes: Changes) => void;
+  /** After the database was out of reach: anything may have changed. */
+  onGap: () => void;
 }
 
-/**
- * @param onChange in commit order
- * @param onGap after the connection was lost and regained: anything may have been missed
- * @returns stops listening
- */
-export async function listen(
-  sql: Sql,
-  onChange: (change: Change) => void,
-  onGap: () => void,
-): Promise<() => Promise<void>> {
-  let isFirst = true;
-  const subscription = await sql.listen(
-    "atelier",
-    (payload) => {
-      const [table = "", operation = "", ids = ""] = payload.split(" ");
-      onChange({ table, operation: operation as Change["operation"], ids: ids === "*" ? [] : ids.split(",") });
-    },
-    () => {
-      if (!isFirst) onGap();
-      isFirst = false;
-    },
-  );
-  return () => subscription.unlisten();
+/** @returns stops following */
+export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }: ChangesDeps) {
+  let isStopped = false;
+  let hasGap = false;
+  /** What has been read of. */
+  let since = "";
+  let readAt = 0;
+  let reading: Promise<void> | null = null;
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  let dueAt = Number.POSITIVE_INFINITY;
+  const snapshots: { at: number; text: string }[] = [];
+
+  const open = (): Sql => {
+    const opened = connect(databaseUrl, {
+      max: 1,
+      name: "atelier relay",
+      onNotify: () => readSoon(performance.now()),
+      onClose() {
+        if (isStopped || opened !== line) return;
+        hasGap = true;
+        pulseSoon(50);
+      },
+    });
+    return opened;
+  };
+  let line = open();
+
+  async function read(): Promise<void> {
+    const now = performance.now();
+    if (now - readAt > missedMs) hasGap = true;
+    const [found] = await inTime(
+      patienceMs,
+      sql<{ snapshot: string; notes: [string, string[] | null][] | null }[]>`
+        select pg_current_snapshot()::text as snapshot, (
+          select json_agg(json_build_array(name, ids))
+          from announcements
+          where xid >= pg_snapshot_xmin(${since}::pg_snapshot)
+            and not pg_visible_in_snapshot(xid, ${since}::pg_snapshot)
+        ) as notes
+      `,
+    );
+    const { snapshot = since, notes } = found ?? {};
+    since = snapshot;
+    readAt = now;
+    if (hasGap) {
+      hasGap = false;
+      onGap();
+    } else if (notes) {
+      onChanges(gather(notes));
+    }
+    if (notes) readSoon(performance.now() + againMs);
+  }
+
+  function readSoon(at: number): void {
+    if (isStopped || at >= dueAt) return;
+    if (timer) clearTimeout(timer);
+    dueAt = at;
+    timer = setTimeout(
+      () => {
+        timer = null;
+        dueAt = Number.POSITIVE_INFINITY;
+        readNow().catch(() => pulseSoon(50));
+      },
+      Math.max(0, Math.max(at, readAt + restMs) - performance.now()),
+    );
+  }
+
+  /** One after the other: a reading must begin where the last one ended. */
+  async function readNow(): Promise<void> {
+    while (reading) await reading.catch(() => {});
+    if (isStopped) return;
+    reading = read();
+    try {
+      await reading;
+    } catch (error) {
+      hasGap = true;
+      throw error;
+    } finally {
+      reading = null;
+    }
+  }
+
+  async function pulse(): Promise<void> {
+    try {
+      // Listening twice is listening once, and after a new connection was made it is needed.
+      await inTime(patienceMs, line`listen atelier`);
+    } catch (error) {
+      hasGap = true;
+      const dead = line;
+      line = open();
+      dead.end({ timeout: 0 }).catch(() => {});
+      throw error;
+    }
+    await readNow();
+    await forget();
+  }
+
+  async function forget(): Promise<void> {
+    const now = performance.now();
+    const [oldest] = snapshots;
+    if (!oldest || now - (snapshots.at(-1)?.at ?? 0) > keptMs / 4) snapshots.push({ at: now, text: since });
+    if (!oldest || now - oldest.at < keptMs) return;
+    snapshots.shift();
+    await inTime(patienceMs, sql`select forget_announcements(${oldest.text}::pg_snapshot)`);
+  }
+
+  let pulseTimer: ReturnType<typeof setTimeout> | undefined;
+  let isPulsing = false;
+  function pulseSoon(ms: number): void {
+    clearTimeout(pulseTimer);
+    if (isStopped) return;
+    pulseTimer = setTimeout(async () => {
+      if (isPulsing) return;
+      isPulsing = true;
+      let next = pulseMs;
+      try {
+        await pulse();
+      } catch (error) {
+        next = 200;
+        log.warn({ err: error }, "changes cannot be followed");
+      }
+      isPulsing = false;
+      pulseSoon(next);
+    }, ms);
+  }
+
+  await line`listen atelier`;
+  const [first] = await sql<{ snapshot: string }[]>`select pg_current_snapshot()::text as snapshot`;
+  since = first?.snapshot ?? "";
+  readAt = performance.now();
+  pulseSoon(pulseMs);
+
+  return async (): Promise<void> => {
+    isStopped = true;
+    clearTimeout(pulseTimer);
+    if (timer) clearTimeout(timer);
+    await reading?.catch(() => {});
+    await line.end({ timeout: 1 });
+  };
+}
+
+function gather(notes: [string, string[] | null][]): Changes {
+  const changes: Changes = new Map();
+  for (const [name, ids] of notes) {
+    const known = changes.get(name);
+    if (known === null) continue;
+    if (ids === null) changes.set(name, null);
+    else if (known) for (const id of ids) known.add(id);
+    else changes.set(name, new Set(ids));
+  }
+  return changes;
 }

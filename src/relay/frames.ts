@@ -1,17 +1,48 @@
-/** What goes over a socket: JSON text frames. */
+/** What is told of an object or of a list: JSON frames. */
 
+type Id = number | string;
+type Data = Record<string, unknown>;
+
+/** Of a single object. */
 export type Frame =
-  | { type: "snapshot"; name: string; id: number | string; version: number; data: Record<string, unknown> }
-  | { type: "update"; name: string; id: number | string; version: number; data: Record<string, unknown> }
-  | { type: "delete"; name: string; id: number | string };
+  | { type: "snapshot"; name: string; id: Id; version: number; data: Data }
+  | { type: "update"; name: string; id: Id; version: number; data: Data }
+  | { type: "delete"; name: string; id: Id };
+
+/** Of a list: the page as GET answers it, then the objects that meet its conditions, come to meet them, or cease to. */
+export type ListFrame =
+  | { type: "snapshot"; name: string; data: Data }
+  | { type: "create"; name: string; id: Id; version: number; data: Data }
+  | { type: "update"; name: string; id: Id; version: number; data: Data }
+  | { type: "delete"; name: string; id: Id };
+
+/** A frame on its way: serialised once, however many it goes to. */
+export interface Message {
+  type: Frame["type"] | ListFrame["type"];
+  /** Null where a frame speaks of no single version. */
+  version: number | null;
+  text: string;
+}
+
+export function toMessage(frame: Frame | ListFrame): Message {
+  return { type: frame.type, version: "version" in frame ? frame.version : null, text: JSON.stringify(frame) };
+}
+
+/** An object as one view shows it. */
+export interface State {
+  version: number;
+  data: Data;
+}
 
 /** The fields whose values differ. Values are JSON, so their text tells. */
-export function changedFields(
-  before: Record<string, unknown>,
-  after: Record<string, unknown>,
-): Record<string, unknown> | null {
+export function changedFields(before: Data, after: Data): Data | null {
   const changed = Object.entries(after).filter(
     ([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name]),
   );
   return changed.length > 0 ? Object.fromEntries(changed) : null;
+}
+
+/** Whether an update can tell the difference: it cannot take fields away, which a view that narrows does. */
+export function isUpdatable(before: Data, after: Data): boolean {
+  return Object.keys(before).every((field) => field in after);
 }

@@ -1,23 +1,19 @@
-/** WebSockets on the objects' own paths: who gets one, and what it follows. */
-import { findViewer, readToken } from "../auth/viewer.ts";
-import type { Sql } from "../db/client.ts";
+/** WebSockets on the paths of objects and lists. */
 import { Problem } from "../problems.ts";
-import { resourcesByName } from "../resources/index.ts";
 import type { Upgrade } from "../runtime/runtime.ts";
-import type { Hub } from "./hub.ts";
+import { admit, type RelayDeps, refusal } from "./admission.ts";
+import { Follower } from "./follower.ts";
 
 export const protocol = "atelier.v1";
 
 /**
- * Answers an upgrade request: a refusal is exactly what GET answers (401, 403, 404 …), so that the two can never
- * disagree on who may see what.
- *
- * The token comes in the headers or, from browsers, among the offered subprotocols as `bearer.<token>`. The answer
- * names `atelier.v1` and never the token.
+ * Answers an upgrade request. The token comes in the headers or, from browsers, among the offered subprotocols as
+ * `bearer.<token>`. The answer names `atelier.v1` and never the token.
  */
 export async function upgrade(
   request: Request,
-  { answer, sql, hub }: { answer: (request: Request) => Response | Promise<Response>; sql: Sql; hub: Hub },
+  address: string | undefined,
+  deps: RelayDeps,
 ): Promise<Response | Upgrade> {
   const offered = (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((part) => part.trim());
   const headers = new Headers(request.headers);
@@ -27,21 +23,28 @@ export async function upgrade(
   if (bearer && !headers.has("authorization") && !headers.has("token")) {
     headers.set("authorization", `Bearer ${bearer.slice("bearer.".length)}`);
   }
-  const [, api, name = "", id = "", ...rest] = new URL(request.url).pathname.split("/");
-  const resource = api === "api" && id !== "" && rest.length === 0 ? resourcesByName.get(name) : undefined;
-  const response = await answer(new Request(request.url, { headers }));
-  if (!resource || response.status !== 200) return response;
-  if (offered[0] !== "" && !offered.includes(protocol)) {
-    const problem = new Problem("invalid-query", { detail: `Offer the subprotocol ${protocol}` });
-    return Response.json(problem, { status: 400, headers: { "Content-Type": "application/problem+json" } });
+  const admitted = await admit(new Request(request.url, { headers }), address, deps);
+  if (admitted instanceof Response) {
+    // What is no resource can be read and not watched.
+    return admitted.status === 200
+      ? refusal(new Problem("not-found", { detail: "There is nothing to watch" }))
+      : admitted;
   }
-  const viewer = await findViewer(sql, readToken(headers));
-  const topicId = resource.id === "integer" ? Number(id) : decodeURIComponent(id);
+  if (offered[0] !== "" && !offered.includes(protocol)) {
+    admitted.leave();
+    return refusal(new Problem("invalid-query", { detail: `Offer the subprotocol ${protocol}` }));
+  }
   return {
     protocol: offered[0] === "" ? null : protocol,
-    open(follower) {
-      hub.subscribe(name, topicId, viewer, follower);
-      return () => hub.unsubscribe(name, topicId, follower);
+    refuse: admitted.leave,
+    open(socket) {
+      const follower = new Follower(admitted.viewer, socket, ({ text }) => text);
+      deps.hub.follow(admitted.target, follower);
+      return () => {
+        follower.end();
+        deps.hub.unfollow(follower);
+        admitted.leave();
+      };
     },
   };
 }

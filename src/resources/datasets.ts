@@ -145,6 +145,9 @@ export const datasets = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
+  insiders: ({ sql }) => sql`
+    array(select distinct f.user_id from unnest(t.images) path join files f on f.key = substr(path, 12))
+  `,
   create: {
     by: "users",
     shape,

@@ -86,6 +86,13 @@ export const images = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
+  insiders: ({ sql }) => sql`
+    array(
+      select user_id from models where id = t.model_id
+      union select user_id from tasks where id = t.task_id
+      union select user_id from files where key = substr(t.from_image, 12)
+    )
+  `,
   create: {
     by: "users",
     shape: imageShape,

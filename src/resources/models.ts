@@ -82,6 +82,13 @@ export const models = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
+  insiders: ({ sql }) => sql`
+    array(
+      select user_id from datasets where id = t.dataset_id
+      union select user_id from tasks where id = t.task_id
+      union select user_id from files where key = substr(t.image, 12)
+    )
+  `,
   create: {
     by: "users",
     shape: modelShape,

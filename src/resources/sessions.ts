@@ -18,6 +18,7 @@ export const sessions = defineResource({
   id: "text",
   owner: "t.user_id",
   readers: "users",
+  isPersonal: true,
   fields: {
     id: { schema: z.string() },
     ip: { schema: z.string() },

@@ -262,6 +262,12 @@ export const tasks = defineResource({
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,
+  insiders: ({ sql }) => sql`
+    array(
+      select user_id from models where id = t.model_id
+      union select user_id from images where task_id = t.id
+    )
+  `,
   create: {
     by: "users",
     shape: createShape,

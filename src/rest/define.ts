@@ -107,6 +107,13 @@ export interface Resource {
   /** Which rows the viewer may see, over the alias `t`: the same text serves list, total, detail, write and socket. */
   visible: (context: Context) => Fragment;
   mayWrite: (viewer: Viewer, row: Row) => boolean;
+  /**
+   * SQL over `t` for an array of the users, beside the owner and admins, who may be shown more of a row than strangers
+   * are: what they own and the row refers to. Nobody when left out. Sockets show a row once to each kind of viewer.
+   */
+  insiders?: (context: Context) => Fragment;
+  /** Each session is shown something else, so that no two sockets can be told the same. */
+  isPersonal?: boolean;
   /** Loads what the shapes need for a whole page at once. */
   prepare?: (context: Context, rows: Row[]) => Promise<void>;
   /** Whether arrays may be posted, and PATCH and DELETE take `?id=1,2,3`: one transaction, all or nothing. */

@@ -21,17 +21,25 @@ export interface Shown extends Pick<Row, "id" | "version" | "revision" | "owner_
 
 /** The `select` list over the alias `t` of a `Shown`. */
 function selectShown(resource: Resource, context: Context): Fragment {
-  return statement(resource, "shown", context, (inside) => {
-    const { sql } = inside;
-    const fields = Object.entries(resource.fields).map(([name, field]) => {
-      const value = field.select ? field.select(inside) : sql`t.${sql(name)}`;
-      return sql`${isInstant(field.schema) ? printed(sql, value) : value} as ${sql(name)}`;
-    });
-    return sql`
-      t.id, t.version, t.revision, ${sql.unsafe(resource.owner)} as owner_id,
-      (select row_to_json(o)::text from (select ${fields.reduce((all, field) => sql`${all}, ${field}`)}) o) as json
-    `;
+  return statement(
+    resource,
+    "shown",
+    context,
+    (inside) => inside.sql`
+      t.id, t.version, t.revision, ${inside.sql.unsafe(resource.owner)} as owner_id,
+      ${selectJson(resource, inside)} as json
+    `,
+  );
+}
+
+/** The object as JSON text, over the alias `t`. */
+export function selectJson(resource: Resource, context: Context): Fragment {
+  const { sql } = context;
+  const fields = Object.entries(resource.fields).map(([name, field]) => {
+    const value = field.select ? field.select(context) : sql`t.${sql(name)}`;
+    return sql`${isInstant(field.schema) ? printed(sql, value) : value} as ${sql(name)}`;
   });
+  return sql`(select row_to_json(o)::text from (select ${fields.reduce((all, field) => sql`${all}, ${field}`)}) o)`;
 }
 
 function isInstant(schema: z.ZodType): boolean {
@@ -80,6 +88,23 @@ export function statement(
 
 /** A page as JSON text: a ListView. @throws Problem "invalid-query" */
 export async function list(resource: Resource, query: URLSearchParams, context: Context): Promise<string> {
+  return printPage(await readPage(resource, query, context));
+}
+
+export interface ReadPage {
+  /** What a ListView says beside its list. */
+  head: Record<string, unknown>;
+  rows: Shown[];
+  /** What the viewer is answered, by row. */
+  objects: string[];
+}
+
+export function printPage({ head, objects }: ReadPage): string {
+  return `${JSON.stringify(head).slice(0, -1)},"list":[${objects.join(",")}]}`;
+}
+
+/** @throws Problem "invalid-query" */
+export async function readPage(resource: Resource, query: URLSearchParams, context: Context): Promise<ReadPage> {
   checkReader(resource, context);
   const parsed = parseListQuery(resource, query, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
@@ -88,15 +113,15 @@ export async function list(resource: Resource, query: URLSearchParams, context: 
       ? await readNear(resource, parsed, offset, context)
       : await readDeep(resource, parsed, offset, context);
   const { total, isExact } = readTotal(parsed, counted);
-  const head = JSON.stringify({
+  const head = {
     page: parsed.page,
     page_size: parsed.pageSize,
     total,
     ...(isExact ? {} : { total_exact: false }),
     next: isExact ? offset + parsed.pageSize < total : rows.length > parsed.pageSize,
-  });
-  const objects = await view(resource, rows.slice(0, parsed.pageSize), context);
-  return `${head.slice(0, -1)},"list":[${objects.join(",")}]}`;
+  };
+  const onPage = rows.slice(0, parsed.pageSize);
+  return { head, rows: onPage, objects: await view(resource, onPage, context) };
 }
 
 interface Found {

@@ -1,6 +1,7 @@
 /** The API on Bun: Bun.serve with its native WebSockets. */
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  closeGraceMs,
   isHandshake,
   type Listen,
   maxBufferedBytes,
@@ -36,7 +37,11 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
       open(socket) {
         socket.data.closed = socket.data.open({
           send: (text) => void socket.send(text),
-          close: (code, reason) => socket.close(code, reason),
+          buffered: () => socket.getBufferedAmount(),
+          close(code, reason) {
+            socket.close(code, reason);
+            if (socket.readyState !== 3) setTimeout(() => socket.terminate(), closeGraceMs).unref();
+          },
         });
       },
       message() {},
@@ -54,7 +59,9 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
     if (answer instanceof Response) return answer;
     // Without the header Bun would echo the first offer, which may be a token.
     const headers: Record<string, string> = answer.protocol ? { "Sec-WebSocket-Protocol": answer.protocol } : {};
-    return server.upgrade(request, { headers, data: { open: answer.open } }) ? undefined : noHandshake();
+    if (server.upgrade(request, { headers, data: { open: answer.open } })) return;
+    answer.refuse();
+    return noHandshake();
   }
 
   return {

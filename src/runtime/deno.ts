@@ -1,19 +1,11 @@
 /**
  * The API on Deno: Deno.serve and Deno.upgradeWebSocket, as of Deno 2.9. Two of its sockets' ways differ from Bun's: a
  * message is in memory before its length can be judged, and nothing cuts a connection off. So a reader that has
- * stopped keeps what was buffered for it (about `maxBufferedBytes`) until its system gives the connection up; for the
- * rest of us it has gone.
+ * stopped keeps what was buffered for it (a frame or two) until its system gives the connection up; for the rest of us
+ * it has gone.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  isHandshake,
-  type Listen,
-  maxBufferedBytes,
-  maxMessageBytes,
-  noHandshake,
-  socketIdleSeconds,
-  type Upgrade,
-} from "./runtime.ts";
+import { isHandshake, type Listen, maxMessageBytes, noHandshake, socketIdleSeconds, type Upgrade } from "./runtime.ts";
 
 /** What is used of Deno, declared here: its own types contradict those of Bun, which the compiler reads. */
 interface DenoServing {
@@ -43,6 +35,7 @@ export const listenOnDeno: Listen = ({ hostname, port, fetch, upgrade }) => {
     try {
       upgraded = upgradeWebSocket(request, { idleTimeout: socketIdleSeconds });
     } catch (error) {
+      answer.refuse();
       if (error instanceof TypeError) return noHandshake();
       throw error;
     }
@@ -76,10 +69,9 @@ function attach(socket: WebSocket, open: Upgrade["open"]): void {
   socket.onopen = () => {
     closed = open({
       send(text) {
-        if (socket.readyState !== socket.OPEN) return;
-        socket.send(text);
-        if (socket.bufferedAmount > maxBufferedBytes) close(1013, "the client reads too slowly");
+        if (socket.readyState === socket.OPEN) socket.send(text);
       },
+      buffered: () => (socket.readyState === socket.OPEN ? socket.bufferedAmount : 0),
       close,
     });
   };

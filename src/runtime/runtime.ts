@@ -19,12 +19,16 @@ export interface Upgrade {
   protocol: string | null;
   /** Called once, when frames can be sent; what it returns is called once, when no more can. */
   open(socket: Socket): () => void;
+  /** Called in place of `open` when the request turns out to be no handshake after all. */
+  refuse(): void;
 }
 
 /** Sockets only speak: what a client says is dropped, and more than `maxMessageBytes` of it closes with 1009. */
 export interface Socket {
-  /** A client that lets `maxBufferedBytes` gather unread is closed rather than waited for. */
   send(text: string): void;
+  /** Bytes that were sent and that the system has not taken yet, since the client does not read. */
+  buffered(): number;
+  /** A client that does not answer is broken off after `closeGraceMs`, where the runtime can. */
   close(code: number, reason: string): void;
 }
 
@@ -38,7 +42,9 @@ export interface Listening {
 export type Listen = (options: ListenOptions) => Listening;
 
 export const maxMessageBytes = 64 * 1024;
-export const maxBufferedBytes = 1024 * 1024;
+/** Far above what is ever left waiting for one client: a single frame of the largest object. */
+export const maxBufferedBytes = 64 * 1024 * 1024;
+export const closeGraceMs = 5_000;
 /** A socket that answers no ping for this long is given up, and one that answers is kept open through proxies. */
 export const socketIdleSeconds = 120;
 

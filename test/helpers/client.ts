@@ -10,7 +10,7 @@ export async function startClients() {
   afterAll(() => stop());
   const app = await startApp();
   const { config, sql, secrets, storage, log } = app;
-  const api = await serve({ config, sql, secrets, storage, log });
+  const api = await serve({ config, databaseUrl: app.databaseUrl, sql, secrets, storage, log });
   stop = () => api.stop();
   const url = `http://127.0.0.1:${api.port}`;
   return {

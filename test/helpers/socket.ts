@@ -15,8 +15,9 @@ export type Server = Awaited<ReturnType<typeof listen>>;
 
 /** The API of a test app, listening on a free port of the loopback. */
 export async function listen(app: TestApp) {
-  const { sql, secrets, storage, log } = app;
-  const api = await serve({ config: { ...app.config, host: "127.0.0.1", port: 0 }, sql, secrets, storage, log });
+  const { sql, secrets, storage, log, databaseUrl } = app;
+  const config = { ...app.config, host: "127.0.0.1", port: 0 };
+  const api = await serve({ config, databaseUrl, sql, secrets, storage, log });
   app.onClose(() => api.stop());
   return {
     port: api.port,

@@ -1,7 +1,8 @@
 /** The hub alone, with its reads held back at will: orders of events that real sockets meet only now and then. */
 import { afterAll, test } from "bun:test";
 import { builtinCatalogue } from "../../src/params/catalogue.ts";
-import { createHub, type Follower } from "../../src/relay/hub.ts";
+import { Follower } from "../../src/relay/follower.ts";
+import { createHub } from "../../src/relay/hub.ts";
 import { createLinks } from "../../src/rest/links.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
 import { type Json, startApp } from "../helpers/app.ts";
@@ -13,7 +14,7 @@ const viewer = { id: owner.id, admin: false, sessionId: owner.sessionId };
 
 const hub = createHub({
   log: app.log,
-  findSession: async () => viewer,
+  findSessions: async (ids) => new Map(ids.map((id) => [id, viewer])),
   contextFor: async (viewer) => ({
     sql: app.sql,
     viewer,
@@ -32,13 +33,18 @@ afterAll(() => hub.stop());
 function follower() {
   const frames: Json[] = [];
   let waiting: (() => void)[] = [];
-  const self: Follower = {
-    send(text) {
-      frames.push(JSON.parse(text));
-      for (const wake of waiting.splice(0)) wake();
+  const self = new Follower(
+    viewer,
+    {
+      send(text) {
+        frames.push(JSON.parse(text));
+        for (const wake of waiting.splice(0)) wake();
+      },
+      buffered: () => 0,
+      close() {},
     },
-    close() {},
-  };
+    ({ text }) => text,
+  );
   return {
     self,
     async until(isSo: (frame: Json) => boolean): Promise<void> {
@@ -52,14 +58,15 @@ test("a change that comes while the only other follower leaves and a new one joi
   const { url } = await app.upload(owner.token);
   const { id } = await app.make("datasets", owner.token, { images: [url] });
   const [leaving, joining] = [follower(), follower()];
-  hub.subscribe("datasets", id, viewer, leaving.self);
+  const target = { name: "datasets", id };
+  hub.follow(target, leaving.self);
   await leaving.until((frame) => frame.type === "snapshot");
 
   // A locked table of files holds back the reader between the row and what is looked up to show it.
   await app.sql.begin(async (tx) => {
     await tx`lock table files in access exclusive mode`;
-    hub.unsubscribe("datasets", id, leaving.self);
-    hub.subscribe("datasets", id, viewer, joining.self);
+    hub.unfollow(leaving.self);
+    hub.follow(target, joining.self);
     await eventually(
       () => app.sql`
         select from pg_stat_activity
@@ -68,7 +75,7 @@ test("a change that comes while the only other follower leaves and a new one joi
       (blocked) => blocked.length > 0,
     );
     await app.sql`update datasets set name = 'changed meanwhile' where id = ${id}`;
-    hub.change({ table: "datasets", operation: "update", ids: [String(id)] });
+    hub.change(new Map([["datasets", new Set([String(id)])]]));
   });
   await joining.until((frame) => frame.data?.name === "changed meanwhile");
 });

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { createApp } from "../../src/app.ts";
 import { createCatalogueSource } from "../../src/params/catalogue.ts";
-import { closeCodes } from "../../src/relay/hub.ts";
+import { closeCodes } from "../../src/relay/follower.ts";
 import { protocol } from "../../src/relay/socket.ts";
 import { resources } from "../../src/resources/index.ts";
 import { createLinks } from "../../src/rest/links.ts";

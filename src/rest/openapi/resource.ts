@@ -4,8 +4,8 @@ import type { Resource } from "../define.ts";
 import { maxBulk } from "../limits.ts";
 import { describeOperation, header, json, jsonBody, type Outline } from "./operation.ts";
 import { idParameter, ifMatch, ifNoneMatch, listParameters } from "./parameters.ts";
-import { frameSchema, inputSchema, objectSchema, pageSchema, patchSchema } from "./schemas.ts";
-import { socketNotes, socketText } from "./socket.ts";
+import { frameSchemas, inputSchema, objectSchema, pageSchema, patchSchema } from "./schemas.ts";
+import { lastEventId, listSocketText, socketNotes, socketText, withEvents } from "./socket.ts";
 import { type Described, type JsonSchema, type Operation, ref } from "./types.ts";
 
 const patchTypes = ["application/json", "application/merge-patch+json"];
@@ -23,7 +23,7 @@ export function describeResource(resource: Resource): Described {
   const schemas: Record<string, JsonSchema> = {
     [type]: objectSchema(resource),
     [`${type}Page`]: pageSchema(ref(type), { isSearchable: resource.isSearchable }),
-    [`${type}Frame`]: frameSchema(resource, type),
+    ...frameSchemas(resource, type),
   };
   const operations: Record<string, Operation> = {};
   const add = (route: string, outline: Omit<Outline, "tag">) => {
@@ -34,25 +34,26 @@ export function describeResource(resource: Resource): Described {
 
   add(`GET ${path}`, {
     id: `list${type}s`,
-    summary: `List ${name}`,
-    description: `What the caller may see, page by page. A parameter that is not listed here is a 400, so that a typing error never passes for "no condition".`,
+    summary: `List ${name}, or watch the list`,
+    description: `What the caller may see, page by page. A parameter that is not listed here is a 400, so that a typing error never passes for "no condition".\n\n${listSocketText(resource)}`,
     token: reading,
     parameters: listParameters(resource),
     answers: {
-      200: json(ref(`${type}Page`), `A page of ${name}`),
+      200: withEvents(json(ref(`${type}Page`), `A page of ${name}`)),
       // Filters may be long: 200 values of long names go beyond what an HTTP server reads.
       431: { description: "The URL and the headers are above 16 KB; answered before the API, without a body" },
     },
     problems: ["invalid-query"],
+    extensions: { "x-websocket": socketNotes(`${type}ListFrame`) },
   });
   add(`GET ${path}/{id}`, {
     id: `get${type}`,
     summary: `Get one ${singular}, or watch it`,
     description: `What does not exist and what the caller may not see answer alike. It takes no query parameters.\n\n${socketText(resource)}`,
     token: reading,
-    parameters: [idParameter(resource), ...(isLive ? [] : [ifNoneMatch])],
+    parameters: [idParameter(resource), ...(isLive ? [] : [ifNoneMatch]), lastEventId],
     answers: {
-      200: json(ref(type), `The ${singular}`, { ETag: header("ETag") }),
+      200: withEvents(json(ref(type), `The ${singular}`, { ETag: header("ETag") })),
       ...(isLive ? {} : { 304: { description: "It is as it was", headers: { ETag: header("ETag") } } }),
     },
     problems: ["invalid-query", "not-found"],

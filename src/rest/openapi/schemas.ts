@@ -125,8 +125,8 @@ export function pageSchema(
   };
 }
 
-/** What a WebSocket on one object sends. */
-export function frameSchema(resource: Resource, object: string): JsonSchema {
+/** What is sent to those who watch one object, and to those who watch a list; by the schema's name. */
+export function frameSchemas(resource: Resource, object: string): Record<string, JsonSchema> {
   const id = resource.id === "integer" ? { type: "integer" } : { type: "string" };
   const address = { name: { const: resource.name }, id };
   const frame = (type: string, properties: JsonSchema, description: string) => ({
@@ -137,11 +137,32 @@ export function frameSchema(resource: Resource, object: string): JsonSchema {
   });
   const version = { type: "integer", description: "Never decreases; rises with every change" };
   const { properties } = objectSchema(resource);
+  const update = frame("update", { version, data: { type: "object", properties } }, "The fields that differ");
   return {
-    oneOf: [
-      frame("snapshot", { version, data: ref(object) }, "At once, and again after changes may have been missed"),
-      frame("update", { version, data: { type: "object", properties } }, "After a change: the fields that differ"),
-      frame("delete", {}, "The object is gone, or out of the caller's sight; then the socket closes with 1000"),
-    ],
+    [`${object}Frame`]: {
+      oneOf: [
+        frame("snapshot", { version, data: ref(object) }, "At once, and again after changes may have been missed"),
+        update,
+        frame("delete", {}, "The object is gone, or out of the caller's sight; then the socket closes with 1000"),
+      ],
+    },
+    [`${object}ListFrame`]: {
+      oneOf: [
+        {
+          type: "object",
+          description: "The page as GET answers it: at once, and again when all else is to be forgotten",
+          properties: { type: { const: "snapshot" }, name: { const: resource.name }, data: ref(`${object}Page`) },
+          required: ["type", "name", "data"],
+        },
+        frame(
+          "create",
+          { version, data: ref(object) },
+          "An object that meets the conditions and was not told of: new, changed to meet them, come into sight, or " +
+            "from beyond the page and changed",
+        ),
+        update,
+        frame("delete", {}, "An object that was told of is gone, out of sight, or meets the conditions no more"),
+      ],
+    },
   };
 }

@@ -1,0 +1,208 @@
+/**
+ * One resource's topics. Changes that come close together are read by one statement, however many topics and followers
+ * they concern, and one reading follows the other: an older state never overtakes a newer one.
+ */
+import type { Logger } from "pino";
+import type { Viewer } from "../auth/viewer.ts";
+import type { Context, Resource } from "../rest/define.ts";
+import { readPage } from "../rest/read.ts";
+import { type Role, readConditions, readOwn, readSeen, type Seen } from "../rest/views.ts";
+import type { Follower } from "./follower.ts";
+import { ListTopic } from "./list-topic.ts";
+import { ObjectTopic } from "./object-topic.ts";
+
+/** An object's changes are told at most five times a second; those in between are merged. */
+const mergeMs = 200;
+/** A table of which anything may have changed has its lists told anew at most so often. */
+const renewMs = 1_000;
+const signedMs = 5 * 60_000;
+const retryMs = 1_000;
+/** Of one statement. */
+const maxIds = 500;
+
+export interface DeskDeps {
+  log: Logger;
+  contextFor(viewer: Viewer): Promise<Context>;
+}
+
+export class Desk {
+  private readonly objects = new Map<string, ObjectTopic>();
+  private readonly lists = new Map<string, ListTopic>();
+  /** When each changed object is to be read, on the clock of `performance.now`. */
+  private readonly due = new Map<string, number>();
+  /** When objects of lists were told. */
+  private readonly toldAt = new Map<string, number>();
+  private renewedAt = Number.NEGATIVE_INFINITY;
+  private renewal: ReturnType<typeof setTimeout> | null = null;
+  private timer: ReturnType<typeof setTimeout> | null = null;
+  private timerAt = Number.POSITIVE_INFINITY;
+  private isBusy = false;
+  private isStopped = false;
+
+  constructor(
+    private readonly resource: Resource,
+    private readonly deps: DeskDeps,
+  ) {}
+
+  joinObject(id: number | string, follower: Follower): () => void {
+    const key = String(id);
+    const topic = this.objects.get(key) ?? new ObjectTopic(this.resource, id);
+    this.objects.set(key, topic);
+    topic.join(follower);
+    this.dueAt(key, performance.now());
+    return () => {
+      topic.leave(follower);
+      if (topic.isEmpty && this.objects.get(key) === topic) this.objects.delete(key);
+    };
+  }
+
+  /** @param context of the follower's viewer, by which the query was found to be valid */
+  joinList(query: URLSearchParams, context: Context, follower: Follower): () => void {
+    const ordered = new URLSearchParams(query);
+    ordered.sort();
+    const key = ordered.toString();
+    const topic = this.lists.get(key) ?? this.openList(query, context);
+    this.lists.set(key, topic);
+    topic.join(follower);
+    this.wakeAt(performance.now());
+    return () => {
+      topic.leave(follower);
+      if (topic.isEmpty && this.lists.get(key) === topic) this.lists.delete(key);
+    };
+  }
+
+  private openList(query: URLSearchParams, context: Context): ListTopic {
+    const topic = new ListTopic(this.resource, query, readConditions(this.resource, query, context));
+    topic.onRestart = () => this.wakeAt(performance.now());
+    return topic;
+  }
+
+  /** @param ids null: any row may have changed */
+  change(ids: ReadonlySet<string> | null): void {
+    if (ids === null) {
+      for (const [key, topic] of this.objects) this.dueAt(key, topic.toldAt + mergeMs);
+      this.renewLists();
+      return;
+    }
+    for (const id of ids) {
+      const topic = this.objects.get(id);
+      if (!topic && this.lists.size === 0) continue;
+      this.dueAt(id, Math.max(topic?.toldAt ?? 0, this.toldAt.get(id) ?? 0) + mergeMs);
+    }
+  }
+
+  /** Everything anew, as snapshots. */
+  resync(): void {
+    for (const [key, topic] of this.objects) {
+      topic.isAnew = true;
+      this.dueAt(key, 0);
+    }
+    for (const topic of this.lists.values()) topic.restartAll();
+  }
+
+  /** Looks again at what changes without being announced. */
+  refresh(): void {
+    const now = performance.now();
+    for (const [key, topic] of this.objects) {
+      if (topic.isMoving || (now - topic.readAt > signedMs && topic.isSigned)) this.dueAt(key, now);
+    }
+    for (const topic of this.lists.values()) for (const id of topic.moving()) this.dueAt(id, now);
+    for (const [id, at] of this.toldAt) if (now - at > mergeMs) this.toldAt.delete(id);
+  }
+
+  stop(): void {
+    this.isStopped = true;
+    if (this.timer) clearTimeout(this.timer);
+    if (this.renewal) clearTimeout(this.renewal);
+  }
+
+  private renewLists(): void {
+    if (this.renewal || this.lists.size === 0) return;
+    this.renewal = setTimeout(
+      () => {
+        this.renewal = null;
+        this.renewedAt = performance.now();
+        for (const topic of this.lists.values()) topic.restartAll();
+      },
+      Math.max(0, this.renewedAt + renewMs - performance.now()),
+    );
+  }
+
+  private dueAt(id: string, at: number): void {
+    this.due.set(id, Math.min(at, this.due.get(id) ?? Number.POSITIVE_INFINITY));
+    this.wakeAt(at);
+  }
+
+  private wakeAt(at: number): void {
+    if (this.isStopped || this.isBusy || at >= this.timerAt) return;
+    if (this.timer) clearTimeout(this.timer);
+    this.timerAt = at;
+    this.timer = setTimeout(() => this.work(), Math.max(0, at - performance.now()));
+  }
+
+  private async work(): Promise<void> {
+    this.timer = null;
+    this.timerAt = Number.POSITIVE_INFINITY;
+    this.isBusy = true;
+    const now = performance.now();
+    const ids: string[] = [];
+    for (const [id, at] of this.due) {
+      if (at <= now && ids.push(id) === maxIds) break;
+    }
+    for (const id of ids) this.due.delete(id);
+    let retryAt = 0;
+    try {
+      await this.tell(ids);
+      for (const topic of this.lists.values()) {
+        if (topic.isAwaited) await topic.greet((viewer) => this.readPage(topic.query, viewer));
+      }
+    } catch (error) {
+      // The database may be away. What was to be told still is, and whatever is told is read then.
+      if (!this.isStopped) this.deps.log.warn({ err: error, name: this.resource.name }, "changes could not be read");
+      retryAt = performance.now() + retryMs;
+      for (const id of ids) this.due.set(id, Math.min(retryAt, this.due.get(id) ?? retryAt));
+    }
+    this.isBusy = false;
+    this.wakeNext(retryAt);
+  }
+
+  private wakeNext(notBefore: number): void {
+    let next = Number.POSITIVE_INFINITY;
+    for (const [id, at] of this.due) {
+      if (this.objects.has(id) || this.lists.size > 0) next = Math.min(next, at);
+      else this.due.delete(id);
+    }
+    if ([...this.lists.values()].some((topic) => topic.isAwaited)) next = 0;
+    if (next < Number.POSITIVE_INFINITY) this.wakeAt(Math.max(next, notBefore));
+  }
+
+  private async readPage(query: URLSearchParams, viewer: Viewer) {
+    return readPage(this.resource, query, await this.deps.contextFor(viewer));
+  }
+
+  private async tell(ids: string[]): Promise<void> {
+    if (ids.length === 0) return;
+    const topics = ids.flatMap((id) => this.objects.get(id) ?? []);
+    const roles = new Set<Role>();
+    for (const topic of topics) {
+      topic.admit();
+      for (const role of topic.roles()) roles.add(role);
+    }
+    for (const topic of this.lists.values()) for (const role of topic.roles()) roles.add(role);
+    const context = await this.deps.contextFor({ id: null, admin: false, sessionId: null });
+    const keys = this.resource.id === "integer" ? ids.map(Number) : ids;
+    const seen = await readSeen(this.resource, keys, roles, context);
+    const inName = async (one: Pick<Seen, "id">, viewer: Viewer) =>
+      readOwn(this.resource, one.id, await this.deps.contextFor(viewer));
+    for (const topic of topics) {
+      await topic.tell(seen.get(String(topic.id)) ?? null, (viewer) => inName(topic, viewer));
+      if (topic.isEmpty) this.objects.delete(String(topic.id));
+    }
+    if (this.lists.size === 0) return;
+    const now = performance.now();
+    for (const id of ids) this.toldAt.set(id, now);
+    for (const topic of this.lists.values()) {
+      await topic.tell(ids, seen, { contextFor: this.deps.contextFor, readOwn: inName });
+    }
+  }
+}

@@ -1,0 +1,123 @@
+/** What writers announce, and what it costs: a bell without words, at most one for a transaction, and notes of keys. */
+import { expect, test } from "bun:test";
+import { connect } from "../../src/db/client.ts";
+import { type Changes, followChanges } from "../../src/relay/changes.ts";
+import { startApp } from "../helpers/app.ts";
+import { eventually } from "../helpers/socket.ts";
+
+const app = await startApp();
+const { sql } = app;
+const [tag] = await sql<{ id: number }[]>`insert into tags (name) values ('first') returning id`;
+const id = String(tag?.id);
+
+async function follow() {
+  const seen: Changes[] = [];
+  let gaps = 0;
+  const stop = await followChanges({
+    databaseUrl: app.databaseUrl,
+    sql,
+    log: app.log,
+    onChanges: (changes) => seen.push(changes),
+    onGap: () => {
+      gaps += 1;
+    },
+  });
+  app.onClose(stop);
+  return { seen, gaps: () => gaps, ids: (name: string) => new Set(seen.flatMap((one) => [...(one.get(name) ?? [])])) };
+}
+
+test("one bell for a transaction however much it does, without a payload; the notes hold keys alone", async () => {
+  const payloads: string[] = [];
+  const { unlisten } = await sql.listen("atelier", (payload) => payloads.push(payload));
+  await sql.begin(async (tx) => {
+    for (let i = 0; i < 5; i += 1) await tx`update tags set name = ${`name ${i}`} where id = ${id}`;
+    await tx`insert into tags (name) values ('second')`;
+  });
+  await sql.begin((tx) => tx`update tags set name = 'last' where id = ${id}`);
+  await eventually(
+    async () => payloads.length,
+    (count) => count >= 2,
+  );
+  expect(payloads).toEqual(["", ""]);
+  const notes = await sql<
+    { name: string; ids: string[] }[]
+  >`select name, ids from announcements where ${id} = any (ids)`;
+  expect(notes).toHaveLength(7);
+  expect(notes.at(-1)).toEqual({ name: "tags", ids: [id] });
+  await unlisten();
+});
+
+test("who commits while another is at the bell does not ring, and is heard of all the same", async () => {
+  const { seen, ids } = await follow();
+  await sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(hashtext('atelier.bell'))`;
+    await sql`update tags set name = 'quiet' where id = ${id}`;
+  });
+  await eventually(
+    async () => ids("tags"),
+    (found) => found.has(id),
+  );
+  expect(seen).toHaveLength(1);
+});
+
+test("a transaction that began early and commits late is not passed over", async () => {
+  const { ids } = await follow();
+  const [early, late] = await sql<{ id: number }[]>`insert into tags (name) values ('early'), ('late') returning id`;
+  await sql.begin(async (tx) => {
+    await tx`update tags set name = 'early bird' where id = ${early?.id ?? 0}`;
+    await sql`update tags set name = 'late bird' where id = ${late?.id ?? 0}`;
+    await eventually(
+      async () => ids("tags"),
+      (found) => found.has(String(late?.id)),
+    );
+  });
+  await eventually(
+    async () => ids("tags"),
+    (found) => found.has(String(early?.id)),
+  );
+});
+
+test("a statement over more than 200 rows names none of them", async () => {
+  const { seen } = await follow();
+  await sql`insert into tags (name) select 'many ' || n from generate_series(1, 201) n`;
+  await eventually(
+    async () => seen,
+    (all) => all.some((changes) => changes.get("tags") === null),
+  );
+});
+
+test("a listening connection that was killed is made anew, and the gap is told", async () => {
+  const { gaps, ids } = await follow();
+  await sql`
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'atelier relay'
+  `;
+  await eventually(
+    async () => gaps(),
+    (count) => count > 0,
+  );
+  await sql`update tags set name = 'after' where id = ${id}`;
+  await eventually(
+    async () => ids("tags"),
+    (found) => found.has(id),
+  );
+});
+
+test("what all have read is forgotten", async () => {
+  await sql`update tags set name = 'old' where id = ${id}`;
+  const [old] = await sql<{ snapshot: string }[]>`select pg_current_snapshot()::text as snapshot`;
+  await sql`update tags set name = 'new' where id = ${id}`;
+  await sql`select forget_announcements(${old?.snapshot ?? ""}::pg_snapshot)`;
+  expect(await sql`select from announcements`).toHaveLength(1);
+});
+
+test("a listener may be asked whether it lives: the connection is one, and listens", async () => {
+  const other = connect(app.databaseUrl, { max: 1 });
+  await follow();
+  const found = await other`
+    select query from pg_stat_activity where datname = current_database() and application_name = 'atelier relay'
+      and query = 'listen atelier'
+  `;
+  expect(found.length).toBeGreaterThan(0);
+  await other.end();
+});
