@@ -1,8 +1,9 @@
 /** The drivers there are, in the order in which an unknown engine is tried. */
+import { a1111 } from "./a1111/index.ts";
 import { comfyui } from "./comfyui/index.ts";
 import type { Driver, EngineName } from "./driver.ts";
 
-export const drivers: Driver[] = [comfyui];
+export const drivers: Driver[] = [comfyui, a1111];
 
 export function driverOf(engine: EngineName): Driver | null {
   return drivers.find((driver) => driver.engine === engine) ?? null;

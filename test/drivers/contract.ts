@@ -19,6 +19,8 @@ export interface ContractEngine {
   running(runId: string): Promise<void>;
   /** How often the engine was given the run. */
   submissions(runId: string): number | Promise<number>;
+  /** False when a result comes to the process alone that submitted the run, and dies with it. Default true. */
+  keepsResults?: boolean;
   stop(): Promise<void>;
 }
 
@@ -91,9 +93,19 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       engine.hold();
       const { handle } = await begin();
       const copy = JSON.parse(JSON.stringify(handle));
-      const other = follow(engine.createDriver(), engine.target, copy);
-      engine.release();
-      const events = await other;
+      const events: EngineEvent[] = [];
+      for await (const event of engine.createDriver().watch(engine.target, copy, signal)) {
+        events.push(event);
+        if (event.type === "started") engine.release();
+      }
+      if (engine.keepsResults === false) {
+        // Never while it may still be running.
+        expect(typesOf(events)).toContain("started");
+        expect(typesOf(events).at(-1)).toBe("lost");
+        expect(typesOf(await follow(engine.createDriver(), engine.target, copy))).toEqual(["lost"]);
+        expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("finished");
+        return;
+      }
       expect(typesOf(events).at(-1)).toBe("finished");
       const again = await follow(engine.createDriver(), engine.target, copy);
       const artifacts = (list: EngineEvent[]) => list.filter((event) => event.type === "artifact");

@@ -1,0 +1,48 @@
+/**
+ * Ends one picture's run and nothing else. The engine's interrupt hits whatever is running, so it is sent only when our
+ * run has just been seen to be that, and to go on for longer than the request takes. A waiting request cannot be taken
+ * back: it is let in and interrupted then.
+ */
+import { setTimeout as wait } from "node:timers/promises";
+import { EngineError } from "../driver.ts";
+import type { TaskProgress } from "./answers.ts";
+import type { Engine } from "./engine.ts";
+import type { A1111Handle } from "./handle.ts";
+import { findTask } from "./state.ts";
+
+/** An end nearer than this many round trips may come before the interrupt does. */
+const roundTrips = 5;
+/** How long a waiting request is kept in view. */
+const watchedMs = 60 * 60_000;
+
+export async function cancelRun(engine: Engine, handle: A1111Handle, signal: AbortSignal): Promise<void> {
+  engine.runs.cancel(handle.runId);
+  const task = await interrupt(engine, handle, signal);
+  const own = engine.runs.find(handle.runId);
+  if (task?.active || task?.queued || (own && !own.outcome)) void interruptLater(engine, handle);
+}
+
+/** Interrupts the run if it is at work. @returns what the engine knew of it before */
+async function interrupt({ client }: Engine, handle: A1111Handle, signal: AbortSignal): Promise<TaskProgress | null> {
+  const askedAt = performance.now();
+  const task = await findTask(client, handle.taskId, signal);
+  const roundTripMs = performance.now() - askedAt;
+  const leftMs = task?.eta == null || !task.progress ? Number.POSITIVE_INFINITY : task.eta * 1000;
+  if (task?.active && leftMs > roundTrips * roundTripMs) await client.post("/sdapi/v1/interrupt", {}, signal);
+  return task;
+}
+
+/** Until the engine knows nothing of the run any more. Outlives the caller, and is harmless if the process ends. */
+async function interruptLater(engine: Engine, handle: A1111Handle): Promise<void> {
+  const until = Date.now() + watchedMs;
+  while (Date.now() < until) {
+    await wait(engine.pace.firstMs, undefined, { ref: false });
+    try {
+      const task = await interrupt(engine, handle, AbortSignal.timeout(10_000));
+      const own = engine.runs.find(handle.runId);
+      if (!task || (!task.active && !task.queued && (!own || own.outcome))) return;
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+    }
+  }
+}
