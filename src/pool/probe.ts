@@ -36,22 +36,28 @@ async function ask(server: ServerRow, secrets: Secrets): Promise<Answer> {
     if (!driver) throw new EngineError("wrong-engine", `There is no driver for ${server.engine} yet`);
     return askEngine(driver, target);
   }
-  // Credentials are sent only to an engine that was recognised, or asks for them.
-  const { username, password: _p, privateKey: _k, sharedDir, ...anonymous } = target;
   let last: unknown = new EngineError("wrong-engine", "No known engine answers there");
   for (const driver of drivers) {
     try {
-      const report = await driver.probe(anonymous, AbortSignal.timeout(timeoutMs));
-      return sharedDir ? await askEngine(driver, target) : { report, warning: null };
+      return await recognise(driver, target);
     } catch (error) {
       last = error;
-      if (error instanceof EngineError && error.errorClass === "unauthorized" && username) {
-        return askEngine(driver, target);
-      }
       if (!(error instanceof EngineError) || error.errorClass !== "wrong-engine") throw error;
     }
   }
   throw last;
+}
+
+/** Credentials are sent only to an engine that was recognised, or asks for them: a proxy may, whatever is behind it. */
+async function recognise(driver: Driver, target: EngineTarget): Promise<Answer> {
+  const { username, password: _p, privateKey: _k, sharedDir, ...anonymous } = target;
+  try {
+    const report = await driver.probe(anonymous, AbortSignal.timeout(timeoutMs));
+    if (!sharedDir) return { report, warning: null };
+  } catch (error) {
+    if (!(error instanceof EngineError) || error.errorClass !== "unauthorized" || !username) throw error;
+  }
+  return askEngine(driver, target);
 }
 
 /** An engine works without its `shared_dir`, only with less: drivers are told of one that can be used. */

@@ -11,6 +11,8 @@ import type { EngineTarget } from "../../src/drivers/driver.ts";
 export interface A1111DoubleOptions {
   family?: "A1111" | "Forge" | "SD.Next";
   credentials?: { username: string; password: string };
+  /** A proxy in front asks for the credentials, on every path. */
+  isProxied?: boolean;
   /** Its directory, as its own host sees it: models are looked up there, trainings end there. */
   directory?: string;
   /** False as before 1.8: the ids that clients choose are not heeded. */
@@ -217,8 +219,8 @@ export class A1111Double {
     const body = request.method === "POST" ? ((await request.json().catch(() => ({}))) as Body) : {};
     this.requests.push({ line, headers: request.headers, body });
     try {
-      const { credentials } = this.options;
-      if (credentials && url.pathname.startsWith("/sdapi/")) {
+      const { credentials, isProxied = false } = this.options;
+      if (credentials && (isProxied || url.pathname.startsWith("/sdapi/"))) {
         const expected = `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64")}`;
         if (request.headers.get("authorization") !== expected) {
           return Response.json({ detail: "Incorrect username or password" }, { status: 401 });
