@@ -3,8 +3,8 @@
  * node:fs rather than Bun.write, which can neither sync nor create exclusively.
  */
 import { randomUUID } from "node:crypto";
-import { link, mkdir, open, readFile, rename, rm, stat, unlink, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink, writeFile } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
 import { Problem } from "../problems.ts";
 import { checkKey, isKey } from "./keys.ts";
 import { onDisk, spool, streamFile, sweepTemporary, tooLarge } from "./spool.ts";
@@ -77,6 +77,20 @@ export function createDiskStorage(directory: string): Storage {
     async delete(key) {
       // Not rm: for a path below a file, Bun 1.4.5 answers EFAULT where the system says ENOTDIR.
       if (isKey(key)) await onDisk(() => unlink(place(key)).catch(nullWhenMissing));
+    },
+
+    async *list() {
+      const found = await onDisk(() =>
+        readdir(directory, { recursive: true, withFileTypes: true }).catch((error) => nullWhenMissing(error) ?? []),
+      );
+      const keys = found
+        .filter((entry) => entry.isFile())
+        .map((entry) => relative(directory, join(entry.parentPath, entry.name)))
+        .filter(isKey); // our own dotted files are no objects
+      for (const key of keys.sort()) {
+        const file = await onDisk(() => stat(place(key)).catch(nullWhenMissing));
+        if (file) yield { key, size: file.size, modifiedAt: file.mtime };
+      }
     },
 
     async move(from, to) {

@@ -120,11 +120,18 @@ export function createS3Storage({
       return { size: found.size, stream };
     },
 
-    async delete(key) {
-      if (!isKey(key)) return;
-      await call((client, sdk, limits) => client.send(new sdk.DeleteObjectCommand({ Bucket, Key: key }), limits)).catch(
-        nullOn(404),
-      );
+    delete: remove,
+
+    async *list() {
+      let token: string | undefined;
+      do {
+        const input = { Bucket, ContinuationToken: token };
+        const page = await call((client, sdk, limits) => client.send(new sdk.ListObjectsV2Command(input), limits));
+        for (const { Key = "", Size = 0, LastModified = new Date() } of page.Contents ?? []) {
+          if (isKey(Key) && Key !== idKey) yield { key: Key, size: Size, modifiedAt: LastModified };
+        }
+        token = page.IsTruncated ? page.NextContinuationToken : undefined;
+      } while (token);
     },
 
     async move(from, to) {
@@ -132,6 +139,7 @@ export function createS3Storage({
       checkKey(to);
       const found = await head(from);
       if (!found) throw new Problem("not-found", { cause: new Error(`no object ${from}`) });
+      if (from === to) return; // S3 refuses to copy an object to itself
       if (found.size > largestCopyBytes) {
         const copy = { contentType: found.contentType ?? "", size: found.size, partBytes: largestCopyBytes };
         await copyInParts(caller, { bucket: Bucket, key: from }, { bucket: Bucket, key: to }, copy);
@@ -142,7 +150,7 @@ export function createS3Storage({
         });
       }
       // A process that dies here leaves the object under both keys, never under none.
-      if (from !== to) await remove(from);
+      await remove(from);
     },
 
     async signedUrl(key, { ttlSeconds, contentType, fileName }) {

@@ -7,6 +7,13 @@ export interface StoredObject {
   stream(): ReadableStream<Uint8Array>;
 }
 
+export interface ListedObject {
+  key: string;
+  /** In bytes. */
+  size: number;
+  modifiedAt: Date;
+}
+
 /** Inclusive byte positions, as in a Range header. */
 export interface ByteRange {
   start: number;
@@ -35,6 +42,12 @@ export interface Storage {
 
   /** Removes an object; one that does not exist is no error. */
   delete(key: string): Promise<void>;
+
+  /**
+   * Every object, in the order of its key's characters, so that it can be laid beside a table that is read in the same
+   * order. What is stored or deleted meanwhile may show or not.
+   */
+  list(): AsyncIterable<ListedObject>;
 
   /**
    * Renames an object within the store, replacing what was there.

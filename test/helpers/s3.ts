@@ -9,6 +9,7 @@ interface FakeObject {
   bytes: Uint8Array;
   contentType: string;
   etag: string;
+  storedAt: Date;
 }
 
 export interface FakeS3 {
@@ -39,6 +40,7 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
       if (!isSigned(request, url)) return failure(403, "AccessDenied");
       const [, name, ...rest] = url.pathname.split("/");
       if (name !== bucket) return failure(404, "NoSuchBucket");
+      if (url.searchParams.get("list-type") === "2") return list(url.searchParams);
       return answer(request, url.searchParams, decodeURIComponent(rest.join("/")));
     },
   });
@@ -60,13 +62,14 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     }
     if (request.headers.get("if-none-match") === "*" && objects.has(key)) return failure(412, "PreconditionFailed");
     const contentType = request.headers.get("content-type") ?? "";
-    objects.set(key, { bytes, contentType, etag: etagOf(bytes) });
+    objects.set(key, { bytes, contentType, etag: etagOf(bytes), storedAt: new Date() });
     return stored(request, bytes);
   }
 
   /** The body as sent, or the (part of the) object it is to be copied from. */
   async function readBody(request: Request): Promise<Uint8Array | Response> {
     const source = request.headers.get("x-amz-copy-source");
+    if (source !== null && new URL(request.url).pathname === `/${source}`) return failure(400, "InvalidRequest");
     if (source === null) {
       if (!request.headers.has("content-length")) return failure(411, "MissingContentLength");
       if (request.headers.get("content-encoding") === "aws-chunked") return failure(501, "NotImplemented");
@@ -76,6 +79,21 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     if (!from) return failure(404, "NoSuchKey");
     const range = parseRange(request.headers.get("x-amz-copy-source-range"), from.bytes.length);
     return range ? from.bytes.slice(range.start, range.end + 1) : from.bytes;
+  }
+
+  /** In pages of three, so that a reader must ask for more. */
+  function list(query: URLSearchParams): Response {
+    const after = query.get("continuation-token") ?? "";
+    const keys = [...objects.keys()].sort().filter((key) => key > after);
+    const page = keys.slice(0, 3);
+    const contents = page.map((key) => {
+      const { bytes, storedAt } = objects.get(key) as FakeObject;
+      return `<Contents><Key>${key}</Key><Size>${bytes.length}</Size><LastModified>${storedAt.toISOString()}</LastModified></Contents>`;
+    });
+    const next = page.length < keys.length ? `<NextContinuationToken>${page.at(-1)}</NextContinuationToken>` : "";
+    return xml(
+      `<ListBucketResult><IsTruncated>${next !== ""}</IsTruncated>${next}${contents.join("")}</ListBucketResult>`,
+    );
   }
 
   function begin(request: Request): Response {
@@ -91,7 +109,7 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     const etags = [...body.matchAll(/<ETag>(.*?)<\/ETag>/g)].map(([, etag]) => etag?.replaceAll("&quot;", '"'));
     if (parts.some((part, index) => !part || etagOf(part) !== etags[index])) return failure(400, "InvalidPart");
     const bytes = new Uint8Array(Buffer.concat(parts.filter((part) => part !== undefined)));
-    objects.set(key, { bytes, contentType: upload.contentType, etag: etagOf(bytes) });
+    objects.set(key, { bytes, contentType: upload.contentType, etag: etagOf(bytes), storedAt: new Date() });
     uploads.delete(uploadId);
     return xml(`<CompleteMultipartUploadResult><Key>${key}</Key></CompleteMultipartUploadResult>`);
   }

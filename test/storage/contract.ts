@@ -158,6 +158,21 @@ export function testContract(name: string, open: () => Promise<Opened>): void {
       expect(await read(storage, "digits")).toEqual(digits);
     });
 
+    test("every object is listed once, in the order of its key, with size and age, and nothing else", async () => {
+      const keys = ["listed/b", "listed/a", "listed-c.png", "listed.png", "Listed", "listed/a.b/c", "listed_d"];
+      for (const key of keys) await storage.put(key, digits, type);
+      const listed = [];
+      for await (const object of storage.list()) listed.push(object);
+      const all = listed.map(({ key }) => key);
+      expect(all).toEqual([...new Set(all)].sort());
+      expect(all.filter((key) => keys.includes(key))).toEqual(keys.toSorted());
+      for (const key of all) expect(await storage.get(key)).not.toBeNull();
+      const [one] = listed.filter(({ key }) => key === "Listed");
+      expect(one?.size).toBe(10);
+      expect(Math.abs(Date.now() - (one?.modifiedAt.getTime() ?? 0))).toBeLessThan(600_000);
+      for (const key of keys) await storage.delete(key);
+    });
+
     test("move renames, replacing what was there", async () => {
       await storage.put("from/here", digits, type);
       await storage.put("to/there", bytes, type);

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readdir } from "node:fs/promises";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { readConfig } from "../../src/config.ts";
 import { Problem } from "../../src/problems.ts";
 import { openStorage } from "../../src/storage/index.ts";
 import { createS3Storage } from "../../src/storage/s3.ts";
@@ -14,6 +15,25 @@ afterAll(removeDirectories);
 
 const hello = new TextEncoder().encode("hello");
 const part = { partBytes: 1_000_000, largestCopyBytes: 1_000_000 };
+
+const { s3: real } = readConfig(process.env);
+if (real) {
+  // Opt-in: a real server with an empty bucket, named by the S3_* variables.
+  testContract("s3, a real server", async () => {
+    const temporaryDirectory = await freshDirectory();
+    const options = { ...real, partBytes: 5 * 1024 * 1024, largestCopyBytes: 5 * 1024 * 1024, temporaryDirectory };
+    const storage = createS3Storage(options);
+    return {
+      storage,
+      reopen: () => createS3Storage(options),
+      leftovers: () => readdir(temporaryDirectory),
+      arguments: ["s3", JSON.stringify(options)],
+      close: async () => {
+        for await (const { key } of storage.list()) await storage.delete(key);
+      },
+    };
+  });
+}
 
 testContract("s3", async () => {
   const fake = startFakeS3();
@@ -180,7 +200,8 @@ describe("over the network", async () => {
     fake.objects.delete("storage-id");
     fake.intercept = ({ method }) => {
       const bytes = new TextEncoder().encode("the other's");
-      if (method === "PUT") fake.objects.set("storage-id", { bytes, contentType: "text/plain", etag: '"1"' });
+      if (method === "PUT")
+        fake.objects.set("storage-id", { bytes, contentType: "text/plain", etag: '"1"', storedAt: new Date() });
       return null;
     };
     expect(await storage.id()).toBe("the other's");
