@@ -24,7 +24,7 @@ import { createPace } from "../src/pool/pace.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
 import { Problem } from "../src/problems.ts";
-import { makeThumbnail, readPicture } from "../src/storage/pictures.ts";
+import { readPicture } from "../src/storage/pictures.ts";
 import { type FileRecord, keepFile, keepPicture } from "../src/storage/records.ts";
 import { readSafetensorsHeader } from "../src/storage/safetensors.ts";
 import { spool, streamFile } from "../src/storage/spool.ts";
@@ -224,11 +224,11 @@ async function infer(run: Attempt): Promise<void> {
     await fenced(sql, lease, async (tx) => {
       const [kept] = await tx`
         update images
-        set file_key = ${file.key}, thumbnail_key = ${file.thumbnailKey}, status = 'success', progress = 100, error = null
+        set file_key = ${file.key}, status = 'success', progress = 100, error = null
         where id = ${image.id}
         returning id
       `;
-      if (!kept) await addJob(tx, "delete-files", { keys: [file.key, file.thumbnailKey] });
+      if (!kept) await addJob(tx, "delete-files", { keys: [file.key] });
       if (index === images.length - 1) await finish(tx, lease, { status: "success" }, run.pace.measured());
     });
   }
@@ -237,8 +237,8 @@ async function infer(run: Attempt): Promise<void> {
     await fenced(sql, lease, (tx) => finish(tx, lease, { status: "success" }, run.pace.measured()));
 }
 
-/** Stores a made picture and its thumbnail, without the engine's metadata: that holds the prompt. */
-async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<{ key: string; thumbnailKey: string }> {
+/** Stores a made picture, without the engine's metadata: that holds the prompt. */
+async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<FileRecord> {
   const { deps, task } = run;
   const artifact = artifacts.find((found) => found.role === "image");
   if (!artifact) throw new EngineError("engine-failed", "The engine finished without a picture");
@@ -246,9 +246,7 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<{ key:
   const picture = await readPicture(bytes).catch((cause) => {
     throw new EngineError("engine-failed", "The engine's picture cannot be read", { cause });
   });
-  const file = await keepPicture(deps.sql, deps.storage, task.user_id, picture);
-  const thumbnail = await keepPicture(deps.sql, deps.storage, task.user_id, await makeThumbnail(picture.bytes));
-  return { key: file.key, thumbnailKey: thumbnail.key };
+  return keepPicture(deps.sql, deps.storage, task.user_id, picture);
 }
 
 /** An engine that never stops sending must not fill the memory. */

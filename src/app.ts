@@ -29,10 +29,12 @@ import { accountRoutes } from "./routes/account.ts";
 import { deliveryRoutes } from "./routes/deliveries.ts";
 import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
-import { fileRoutes, modelFileRoutes } from "./routes/files.ts";
+import { fileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { createMetrics, metricsRoutes } from "./routes/metrics.ts";
 import { referenceRoutes } from "./routes/reference.ts";
+import { resumableRoutes } from "./routes/resumable.ts";
+import { modelFileRoutes } from "./routes/send-file.ts";
 import type { Storage } from "./storage/storage.ts";
 import { createWebhookGuard } from "./webhooks/guard.ts";
 
@@ -44,6 +46,7 @@ export interface Deps {
     | "trustedProxies"
     | "metricsToken"
     | "rateLimits"
+    | "userQuotaBytes"
     | "webhookNetworks"
     | "maxWaitingPerUser"
   >;
@@ -143,6 +146,7 @@ export function createApp(deps: Deps) {
   });
   app.route("/api/account", accountRoutes());
   app.route("/api/files", fileRoutes(deps));
+  app.route("/api/uploads", resumableRoutes(deps));
   app.route(
     "/api/models",
     modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),

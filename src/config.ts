@@ -39,6 +39,7 @@ const environment = z.object({
   RATE_LIMIT_WRITES: z.coerce.number().int().min(0).default(30_000),
   SOCKETS_PER_USER: z.coerce.number().int().min(0).default(10_000),
   SOCKETS_PER_ADDRESS: z.coerce.number().int().min(0).default(20_000),
+  USER_QUOTA_BYTES: z.coerce.number().int().min(0).default(0),
   METRICS_TOKEN: optional.pipe(
     z
       .string()
@@ -104,6 +105,8 @@ export function readConfig(env: Record<string, string | undefined>) {
     webhookNetworks: e.WEBHOOK_NETWORKS,
     /** Connections that one user and one address may hold open in one process; 0 is no limit. */
     socketLimits: { perUser: e.SOCKETS_PER_USER, perAddress: e.SOCKETS_PER_ADDRESS },
+    /** What one user's files may take; 0 is no limit. */
+    userQuotaBytes: e.USER_QUOTA_BYTES,
     metricsToken: e.METRICS_TOKEN ?? null,
     demoEngines: e.DEMO_ENGINES,
     workerConcurrency: e.WORKER_CONCURRENCY,

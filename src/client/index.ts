@@ -16,7 +16,7 @@ import type { z } from "zod";
 import type { Registry } from "../resources/index.ts";
 import type { CreatedOf, ObjectOf, PatchInput } from "../rest/infer.ts";
 import type { account } from "../routes/account.ts";
-import type { storedFile } from "../routes/described.ts";
+import type { storedFile } from "../routes/described-files.ts";
 import { send, type Transport } from "./http.ts";
 import { toQuery } from "./query.ts";
 import { createResource, type Options, type Page, type ResourceClient } from "./resource.ts";

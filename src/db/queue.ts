@@ -18,11 +18,16 @@ export async function addJob<Name extends keyof Jobs>(
   sql: Sql,
   name: Name,
   payload: Jobs[Name],
-  { key = null, maxAttempts = 12 }: { key?: string | null; maxAttempts?: number } = {},
+  {
+    key = null,
+    maxAttempts = 12,
+    delaySeconds = 0,
+  }: { key?: string | null; maxAttempts?: number; delaySeconds?: number } = {},
 ): Promise<void> {
   await sql`
     select graphile_worker.add_job(
-      ${name}, ${sql.json(payload as never)}::json, job_key := ${key}, max_attempts := ${maxAttempts}::int
+      ${name}, ${sql.json(payload as never)}::json, job_key := ${key}, max_attempts := ${maxAttempts}::int,
+      run_at := now() + make_interval(secs => ${delaySeconds})
     )
   `;
 }

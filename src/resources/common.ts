@@ -8,6 +8,7 @@ import { isForbiddenHost } from "../remote/addresses.ts";
 import type { Columns, Context, Field, Input, Sort } from "../rest/define.ts";
 import { maxId } from "../rest/limits.ts";
 import { all } from "../rest/pipeline.ts";
+import { type ThumbnailEdge, thumbnailKey } from "../storage/keys.ts";
 
 export const id = { schema: z.int().positive() } satisfies Field;
 const instant = z.iso.datetime();
@@ -115,6 +116,12 @@ export const errorField = {
 export function ownUrl(column: string) {
   return ({ sql, links }: Context): Fragment =>
     sql`case when t.public then ${links.base}::text else ${links.mark}::text end || t.${sql(column)}`;
+}
+
+/** The same of a picture's thumbnail; null when it has none. */
+export function ownThumbnail(edge: ThumbnailEdge) {
+  return (context: Context): Fragment =>
+    context.sql`case when t.thumbhash is not null then ${ownUrl("file_key")(context)} || ${thumbnailKey("", edge)} end`;
 }
 
 /**

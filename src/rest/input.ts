@@ -15,7 +15,7 @@ export interface Draft {
  * @throws Problem "forbidden" for a field that only admins may write
  */
 export function readInput(
-  resource: Resource,
+  resource: Pick<Resource, "fields">,
   rules: { shape: Shape; required?: readonly string[]; adminFields?: readonly string[] },
   body: unknown,
   context: Context,

@@ -1,6 +1,7 @@
 /** URLs of our own: how stored files are shown, signed and recognised. */
 import { randomBytes } from "node:crypto";
 import type { Secrets } from "../auth/secrets.ts";
+import { readThumbnailKey } from "../storage/keys.ts";
 
 /** A private file's URL works for ten to eleven minutes: the start is rounded so that a view asked twice is the same. */
 const signedSeconds = 600;
@@ -19,7 +20,7 @@ export interface Links {
   sign(text: string): string;
   /** Absolute URL of a stored file; signed for those who see it only through an object. */
   file(key: string, options: { isSigned: boolean }): string;
-  /** Whether the query of a file's URL carries a signature that still holds. */
+  /** Whether the query of a file's URL carries a signature that still holds, a picture's for its thumbnails too. */
   isSigned(key: string, query: URLSearchParams): boolean;
   /**
    * The canonical form of a URL that a caller wrote: a path (`/api/files/{key}`, `/api/images/{id}`) for our own,
@@ -27,6 +28,11 @@ export interface Links {
    * no http(s) URL.
    */
   canonical(url: string, requestOrigin: string): { own: string } | { remote: string } | null;
+}
+
+/** What is signed: who may load a picture may load its thumbnails, under the same signature. */
+function subjectOf(key: string, expires: string | number): string {
+  return `file ${readThumbnailKey(key).picture} ${expires}`;
 }
 
 export function createLinks(publicUrl: string, secrets: Secrets): Links {
@@ -46,12 +52,12 @@ export function createLinks(publicUrl: string, secrets: Secrets): Links {
       if (!isSigned) return url;
       const now = Math.floor(Date.now() / 1000);
       const expires = (Math.floor(now / roundedSeconds) + 1) * roundedSeconds + signedSeconds;
-      return `${url}?expires=${expires}&signature=${secrets.sign(`file ${key} ${expires}`)}`;
+      return `${url}?expires=${expires}&signature=${secrets.sign(subjectOf(key, expires))}`;
     },
     isSigned(key, query) {
       const expires = query.get("expires") ?? "";
       if (!/^\d{1,12}$/.test(expires) || Number(expires) * 1000 < Date.now()) return false;
-      return secrets.verify(`file ${key} ${expires}`, query.get("signature") ?? "");
+      return secrets.verify(subjectOf(key, expires), query.get("signature") ?? "");
     },
     canonical(url, requestOrigin) {
       const isRelative = url.startsWith("/") && !url.startsWith("//");

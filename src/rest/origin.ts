@@ -2,7 +2,10 @@
 import type { MiddlewareHandler } from "hono";
 import { Problem } from "../problems.ts";
 
-const exposed = "ETag, Location, RateLimit, RateLimit-Policy, Retry-After, Idempotency-Replayed, X-Request-Id";
+const exposed = [
+  "ETag, Location, RateLimit, RateLimit-Policy, Retry-After, Idempotency-Replayed, X-Request-Id",
+  "Tus-Resumable, Upload-Offset, Upload-Length, Upload-Expires",
+].join(", ");
 
 /** Whether a page of this origin may connect. No Origin header means no browser: allowed. */
 export function isAllowedOrigin(

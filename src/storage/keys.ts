@@ -16,3 +16,21 @@ export function isKey(key: string): boolean {
 export function checkKey(key: string): void {
   if (!isKey(key)) throw new RangeError(`not a storage key: ${JSON.stringify(key.slice(0, 200))}`);
 }
+
+/** The longest edges, in pixels: for a page, and for a grid. */
+export const thumbnailEdges = [512, 256] as const;
+export type ThumbnailEdge = (typeof thumbnailEdges)[number];
+
+/** A thumbnail has no row of its own: its key is the picture's and its size, `{key}.256.webp`. */
+export function thumbnailKey(key: string, edge: ThumbnailEdge): string {
+  return `${key}.${edge}.webp`;
+}
+
+/** The picture that a key belongs to, by the key alone, and the size it asks for: null for the picture itself. */
+export function readThumbnailKey(key: string): { picture: string; edge: ThumbnailEdge | null } {
+  for (const edge of thumbnailEdges) {
+    const ending = thumbnailKey("", edge);
+    if (key.endsWith(ending)) return { picture: key.slice(0, -ending.length), edge };
+  }
+  return { picture: key, edge: null };
+}

@@ -20,7 +20,6 @@ export interface Picture {
 
 /** Decoded, a pixel takes four bytes: a quarter of a gigabyte, whatever the file's size was. */
 export const maxPixels = 64_000_000;
-export const thumbnailEdge = 512;
 
 // Two decoders of one thread each rather than one of many: a picture's time is mostly its codec's, which is serial.
 // Without the bound, 20 large uploads would decode into 5 GB at once.
@@ -34,6 +33,8 @@ const types = {
   webp: { contentType: "image/webp", extension: "webp", decodedAs: "webp" },
   avif: { contentType: "image/avif", extension: "avif", decodedAs: "heif" },
 } as const;
+
+export const pictureTypes = Object.values(types).map(({ contentType }) => contentType);
 
 /**
  * Reads a picture from its bytes or a file and returns it as we store it. The same input gives the same bytes, so
@@ -69,17 +70,6 @@ export async function readPicture(input: Uint8Array | string): Promise<Picture> 
   });
 }
 
-/** A WebP of at most 512 pixels on its longest edge, never enlarged, of a picture that `readPicture` returned. */
-export async function makeThumbnail(bytes: Uint8Array): Promise<Picture> {
-  return inTurn(async () => {
-    const { data, info } = await sharp(bytes, { limitInputPixels: maxPixels })
-      .resize({ width: thumbnailEdge, height: thumbnailEdge, fit: "inside", withoutEnlargement: true })
-      .webp({ quality: 82 })
-      .toBuffer({ resolveWithObject: true });
-    return { bytes: data, contentType: "image/webp", extension: "webp", width: info.width, height: info.height };
-  });
-}
-
 /** High enough that training does not learn our artefacts; what came lossless stays lossless. */
 function encode(image: Sharp, format: PictureFormat, metadata: Metadata, first: Uint8Array): Sharp {
   switch (format) {
@@ -99,7 +89,7 @@ function encode(image: Sharp, format: PictureFormat, metadata: Metadata, first: 
 }
 
 /** Runs at most as many at once as there are slots; the others wait in order. */
-async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+export async function inTurn<T>(work: () => Promise<T>): Promise<T> {
   if (slots.free > 0) slots.free -= 1;
   else await new Promise<void>((resolve) => slots.waiting.push(resolve)); // the slot is handed over, not freed
   try {
@@ -111,7 +101,7 @@ async function inTurn<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function readFirst(path: string): Promise<Uint8Array> {
+export async function readFirst(path: string): Promise<Uint8Array> {
   return onDisk(async () => {
     const file = await open(path, "r");
     try {

@@ -13,9 +13,11 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { invalid, Problem } from "../problems.ts";
+import { invalid, isProblem, Problem } from "../problems.ts";
 import { describeBytes, judgeBytes, judgedBytes } from "./magic.ts";
+import { modelType } from "./models.ts";
 import { findFilePart } from "./multipart.ts";
+import { readFirst } from "./pictures.ts";
 import { onDisk, type SpooledFile, spool, tooLarge } from "./spool.ts";
 
 export type UploadKind = "picture" | "model";
@@ -45,12 +47,18 @@ const envelopeBytes = 64 * 1024;
  * the client goes away.
  *
  * @param directory for temporary files, made when missing; best on the disk store's own file system
+ * @param allowance bytes that this sender may still store; beyond them `refuse` makes the problem
  * @throws Problem "too-large" as soon as Content-Length or the bytes so far tell; "unsupported-media-type" for what is
  * neither a picture nor safetensors; "invalid" for a missing, empty or second file and a broken or cut-off body
  */
 export async function receiveUpload(
   request: Request,
-  { directory, limits = uploadLimits }: { directory: string; limits?: UploadLimits },
+  {
+    directory,
+    limits = uploadLimits,
+    allowance = Number.POSITIVE_INFINITY,
+    refuse = () => tooLarge(allowance),
+  }: { directory: string; limits?: UploadLimits; allowance?: number; refuse?: () => Problem },
 ): Promise<Upload> {
   const contentType = request.headers.get("content-type") ?? "";
   const isMultipart = /^multipart\/form-data\s*(;|$)/i.test(contentType);
@@ -65,8 +73,13 @@ export async function receiveUpload(
   const take = async (body: AsyncIterable<Uint8Array>, fileName: string | null): Promise<Upload> => {
     const { first, whole } = await peek(body, judgedBytes);
     const kind = judgeKind(first, declared, limits);
-    if (declared > limits[kind]) throw tooLarge(limits[kind]);
-    return { ...(await spool(whole(), path, limits[kind])), kind, fileName, dispose };
+    const refuseAt = (size: number) => (size > limits[kind] ? tooLarge(limits[kind]) : refuse());
+    const largest = Math.min(limits[kind], allowance);
+    if (declared > largest) throw refuseAt(declared);
+    const file = await spool(whole(), path, largest).catch((error) => {
+      throw isProblem(error, "too-large") && allowance < limits[kind] ? refuse() : error;
+    });
+    return { ...file, kind, fileName, dispose };
   };
   const body = complete(request.body);
   try {
@@ -75,6 +88,23 @@ export async function receiveUpload(
     await dispose();
     throw error;
   }
+}
+
+/**
+ * What a whole file on disk is, by its first bytes.
+ *
+ * @param declared as its sender said, null when they did not
+ * @throws Problem "unsupported-media-type", "too-large"
+ */
+export async function judgeFile(path: string, size: number, declared: string | null): Promise<UploadKind> {
+  const first = await readFirst(path);
+  const kind = judgeKind(first, size, uploadLimits);
+  if (size > uploadLimits[kind]) throw tooLarge(uploadLimits[kind]);
+  const format = judgeBytes(first);
+  if (declared !== null && declared !== (format === "safetensors" ? modelType : `image/${format}`)) {
+    throw new Problem("unsupported-media-type", { detail: `It was to be ${declared}; this is something else.` });
+  }
+  return kind;
 }
 
 function judgeKind(first: Uint8Array, declared: number, limits: UploadLimits): UploadKind {

@@ -80,7 +80,7 @@ async function serveBare(databaseUrl: string): Promise<void> {
   const sql = connect(databaseUrl, { max: 8, name: "bare" });
   const fields = sql`
     t.id, t.name, t.width, t.height, t.prompt, t.negative_prompt, t.num_inference_steps, t.guidance_scale, t.scheduler,
-    t.seed, t.from_image, t.strength, t.base_model, t.file_key, t.thumbnail_key, t.status, t.progress, t.error, t.public,
+    t.seed, t.from_image, t.strength, t.base_model, t.file_key, t.thumbhash, t.status, t.progress, t.error, t.public,
     array(
       select g.name from unnest(t.tag_ids) with ordinality as o (id, place) join tags g on g.id = o.id order by o.place
     ) as tags,

@@ -156,6 +156,26 @@ describe("who may load a private file", () => {
     expect(await status(`${bare(other.url)}?${signed.searchParams}`)).toBe(404);
   });
 
+  test("thumbnails go the way of their picture, by its signature too", async () => {
+    const file = await app.upload(owner.token, await makePicture({ width: 900, height: 600 }));
+    for (const [shown, width] of [
+      [file.thumbnail, 512],
+      [file.thumbnail_small, 256],
+    ] as const) {
+      const served = await download(shown);
+      expect([served.status, served.headers.get("content-type")]).toEqual([200, "image/webp"]);
+      expect((await sharp(served.bytes).metadata()).width).toBe(width);
+      const again = await download(shown, { headers: { "If-None-Match": served.headers.get("etag") as string } });
+      expect(again.status).toBe(304);
+      expect((await download(bare(shown), { token: stranger.token })).status).toBe(404);
+      expect((await download(`${bare(file.url)}.${width}.webp?${file.url.split("?")[1]}`)).status).toBe(200);
+      expect((await download(`${bare(file.url)}.${width + 1}.webp?${file.url.split("?")[1]}`)).status).toBe(404);
+    }
+    const model = await app.uploadModel(owner.token);
+    expect(model).toMatchObject({ thumbnail: null, thumbhash: null });
+    expect((await download(`${bare(model.url)}.256.webp`, { token: owner.token })).status).toBe(404);
+  });
+
   test("a hidden file and a missing one answer alike", async () => {
     const { url } = await app.upload(owner.token);
     const key = bare(url).split("/").at(-1) as string;

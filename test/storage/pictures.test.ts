@@ -5,7 +5,9 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import sharp, { type Sharp } from "sharp";
-import { makeThumbnail, readPicture } from "../../src/storage/pictures.ts";
+import { thumbHashToApproximateAspectRatio, thumbHashToAverageRGBA } from "thumbhash";
+import { readPicture } from "../../src/storage/pictures.ts";
+import { makeThumbnails } from "../../src/storage/thumbnails.ts";
 import { freshDirectory, removeDirectories, sha256 } from "./contract.ts";
 
 afterAll(removeDirectories);
@@ -211,19 +213,33 @@ describe("refused", () => {
   });
 });
 
-describe("a thumbnail", () => {
+describe("thumbnails", () => {
   test.each([
-    { width: 2000, height: 1000, to: { width: 512, height: 256 } },
-    { width: 300, height: 1500, to: { width: 102, height: 512 } },
-    { width: 30, height: 20, to: { width: 30, height: 20 } },
-  ])("of $width × $height is a WebP of $to.width × $to.height", async ({ width, height, to }) => {
+    { width: 2000, height: 1000, to: { width: 512, height: 256 }, small: { width: 256, height: 128 } },
+    { width: 300, height: 1500, to: { width: 102, height: 512 }, small: { width: 51, height: 256 } },
+    { width: 30, height: 20, to: { width: 30, height: 20 }, small: { width: 30, height: 20 } },
+  ])("of $width × $height are WebPs, never enlarged", async ({ width, height, to, small }) => {
     const picture = await sharp({ create: { width, height, channels: 3, background: "red" } })
       .png()
       .toBuffer();
-    const thumbnail = await makeThumbnail(picture);
-    expect(thumbnail).toMatchObject({ ...to, contentType: "image/webp", extension: "webp" });
-    expect((await sharp(thumbnail.bytes).metadata()).format).toBe("webp");
+    const { webps } = await makeThumbnails(picture);
+    expect(webps.map(({ edge }) => edge)).toEqual([512, 256]);
+    const shown = await Promise.all(webps.map(({ bytes }) => sharp(bytes).metadata()));
+    expect(shown).toMatchObject([to, small].map((size) => ({ ...size, format: "webp" })));
   });
+
+  test.each(["b-w", "rgb16"] as const)(
+    "of a picture in %s have a placeholder of its colour and shape",
+    async (space) => {
+      const grey = { width: 400, height: 200, channels: 3, background: "#808080" } as const;
+      const picture = await sharp({ create: grey }).toColourspace(space).png().toBuffer();
+      const { thumbhash } = await makeThumbnails(picture);
+      const hash = Buffer.from(thumbhash, "base64");
+      expect(thumbHashToApproximateAspectRatio(hash)).toBeCloseTo(2, 0);
+      const { r, g, b } = thumbHashToAverageRGBA(hash);
+      for (const part of [r, g, b]) expect(part).toBeCloseTo(0.5, 1);
+    },
+  );
 });
 
 test("of twenty pictures at once only a few are decoded, and the process is not held up", async () => {

@@ -106,7 +106,7 @@ export function patchSchema(shape: Shape, adminFields?: readonly string[]): Json
 /** A page of a list. */
 export function pageSchema(
   item: JsonSchema,
-  { isSearchable, ...extra }: { isSearchable?: boolean; used_bytes?: JsonSchema } = {},
+  { isSearchable, ...extra }: { isSearchable?: boolean; used_bytes?: JsonSchema; quota_bytes?: JsonSchema } = {},
 ): JsonSchema {
   return {
     type: "object",
