@@ -1,4 +1,5 @@
 /** The API's own description, for programs and for people. */
+import { createHash } from "node:crypto";
 import { Hono } from "hono";
 import { matchesNone } from "../rest/etag.ts";
 import type { Env } from "../rest/http.ts";
@@ -9,7 +10,7 @@ export function documentRoutes(document: () => OpenApiDocument) {
   let made: { text: string; etag: string } | null = null;
   const make = () => {
     const text = JSON.stringify(document());
-    return { text, etag: `"${Bun.hash(text).toString(36)}"` };
+    return { text, etag: `"${createHash("sha256").update(text).digest("base64url")}"` };
   };
   const routes = new Hono<Env>();
   routes.get("/", (c) => {

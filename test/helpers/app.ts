@@ -18,6 +18,7 @@ import { createLiveModels } from "../../src/pool/live-models.ts";
 import { createLinks } from "../../src/rest/links.ts";
 import { openStorage, temporaryDirectory } from "../../src/storage/index.ts";
 import { freshDatabase } from "./database.ts";
+import { isOnDeno, startDeno } from "./deno.ts";
 import { makeModelFile, makePicture } from "./files.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: answers are looked at, not relied on.
@@ -54,6 +55,9 @@ const publicUrl = "http://atelier.test";
 
 export type TestApp = Awaited<ReturnType<typeof startApp>>;
 
+/** Whom tests are to the API, unless they say otherwise. */
+const address = "192.0.2.1";
+
 /** Gone, with its database and files, when the test file is done. */
 export async function startApp(changes: Partial<Config> = {}) {
   // Holds for the test file. What hangs ends here; the machine may be busy with other things.
@@ -78,7 +82,10 @@ export async function startApp(changes: Partial<Config> = {}) {
     listModels: createLiveModels(sql, secrets),
     temporaryDirectory: temporaryDirectory(config),
   });
+  const deno = isOnDeno ? await startDeno(config, database.url, secretKey) : null;
+  const ask = async (request: Request) => deno?.fetch(request, address) ?? app.fetch(request, { address });
   const closers: (() => Promise<unknown>)[] = [];
+  if (deno) closers.push(deno.stop);
   afterAll(async () => {
     for (const close of closers.reverse()) await close();
     await sql.end({ timeout: 1 });
@@ -88,7 +95,7 @@ export async function startApp(changes: Partial<Config> = {}) {
 
   /** `path` with a leading slash, query included. */
   async function call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
-    return read(await app.fetch(toRequest(method, `${config.publicUrl}${path}`, options), { address: "192.0.2.1" }));
+    return read(await ask(toRequest(method, `${config.publicUrl}${path}`, options)));
   }
 
   async function makeAccount(name: string, admin: boolean): Promise<Account> {
@@ -104,7 +111,7 @@ export async function startApp(changes: Partial<Config> = {}) {
 
   /** Another session of a user, without a log-in. */
   async function logIn(userId: number): Promise<{ token: string; sessionId: string }> {
-    const session = await openSession(sql, { userId, ip: "192.0.2.1", userAgent: "tests" });
+    const session = await openSession(sql, { userId, ip: address, userAgent: "tests" });
     return { token: session.token, sessionId: session.id };
   }
 
@@ -136,7 +143,9 @@ export async function startApp(changes: Partial<Config> = {}) {
     directory,
     /** Runs before the database goes, the last one first. */
     onClose: (close: () => Promise<unknown>) => closers.push(close),
-    fetch: (request: Request) => app.fetch(request, { address: "192.0.2.1" }),
+    fetch: ask,
+    /** The API where it runs on Deno; null where it runs in the test's own process. */
+    deno,
     call,
     make,
     logIn,

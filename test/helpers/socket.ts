@@ -17,7 +17,7 @@ export type Server = Awaited<ReturnType<typeof listen>>;
 export async function listen(app: TestApp) {
   const { sql, secrets, storage, log, databaseUrl } = app;
   const config = { ...app.config, host: "127.0.0.1", port: 0 };
-  const api = await serve({ config, databaseUrl, sql, secrets, storage, log });
+  const api = app.deno ?? (await serve({ config, databaseUrl, sql, secrets, storage, log }));
   app.onClose(() => api.stop());
   return {
     port: api.port,
