@@ -19,6 +19,8 @@ export interface ConnectOptions {
   onNotify?: (channel: string, payload: string) => void;
   /** Called whenever one of the connections has ended, by itself or by `end`. */
   onClose?: () => void;
+  /** Told every statement as it is sent: for benchmarks, which send the same. */
+  onStatement?: (text: string, values: unknown[]) => void;
 }
 
 /**
@@ -27,7 +29,7 @@ export interface ConnectOptions {
  * half of reading a row, only to be printed again.
  */
 export function connect(url: string, options: ConnectOptions = {}): Sql {
-  const { max = 10, name = "atelier", idleSeconds, onNotify, onClose } = options;
+  const { max = 10, name = "atelier", idleSeconds, onNotify, onClose, onStatement } = options;
   return postgres(url, {
     max,
     idle_timeout: idleSeconds,
@@ -38,6 +40,7 @@ export function connect(url: string, options: ConnectOptions = {}): Sql {
     // Not in its types; its own `listen` uses it, but opens a connection that nobody else can ask whether it lives.
     ...({ onnotify: onNotify } as object),
     onclose: onClose,
+    ...(onStatement ? { debug: (_connection, text, values) => onStatement(text, values) } : {}),
     connection: { application_name: name, TimeZone: "UTC" },
     types: {
       bigint: { to: 20, from: [20], parse: parseInteger, serialize: String },

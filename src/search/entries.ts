@@ -44,6 +44,12 @@ export async function foldWaiting(tx: Sql, limit = 1000): Promise<number> {
   return waiting.length;
 }
 
+/** What is kept of a row's searched texts. */
+export function searchEntry(resource: string, texts: unknown[]): { text: string; grams: string[] } {
+  const text = fold(texts.join("\n"));
+  return { text, grams: [...gramsOf(text)].map((gram) => prefixed(resource, gram)) };
+}
+
 async function foldEntries(sql: Sql, waiting: Entry[]): Promise<void> {
   for (const [resource, columns] of Object.entries(searchedColumns)) {
     const ids = waiting.filter((entry) => entry.resource === resource).map((entry) => entry.row_id);
@@ -51,10 +57,13 @@ async function foldEntries(sql: Sql, waiting: Entry[]): Promise<void> {
     const rows = await sql<Record<string, unknown>[]>`
       select id, ${sql(columns)} from ${sql(resource)} where id = any (${ids}::int[])
     `;
-    const entries = rows.map((row) => {
-      const text = fold(columns.map((column) => row[column]).join("\n"));
-      return { id: row.id, text, grams: [...gramsOf(text)].map((gram) => prefixed(resource, gram)) };
-    });
+    const entries = rows.map((row) => ({
+      id: row.id,
+      ...searchEntry(
+        resource,
+        columns.map((column) => row[column]),
+      ),
+    }));
     await sql`
       update search_entries e
       set text = given.text, grams = array(select jsonb_array_elements_text(given.grams))

@@ -1,10 +1,12 @@
 /** `bun run bench [NAME]`: the benchmarks, each a ratio against its floor in the same run. */
 import { resolve } from "node:path";
+import { freshDatabase } from "../helpers/database.ts";
 
 const benches: Record<string, string[]> = {
-  rest: ["throughput", "lists"],
+  rest: ["throughput", "lists", "memory"],
   throughput: ["throughput"],
   lists: ["lists"],
+  memory: ["memory"],
 };
 const [name = "rest"] = process.argv.slice(2);
 const files = benches[name];
@@ -12,9 +14,14 @@ if (!files) {
   process.stderr.write(`There is no bench ${name}; there are: ${Object.keys(benches).join(", ")}\n`);
   process.exit(1);
 }
+// One server for all of them, so that each seeded database is made once.
+const { url, drop } = await freshDatabase();
+await drop();
 for (const file of files) {
   const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, `${file}.ts`)], {
+    env: { ...process.env, ATELIER_TEST_DATABASE_URL: Object.assign(new URL(url), { pathname: "/postgres" }).href },
     stdio: ["inherit", "inherit", "inherit"],
   });
   if ((await child.exited) !== 0) process.exit(1);
 }
+process.exit(0);

@@ -1,63 +1,89 @@
 /**
- * `bun run bench throughput`: details and lists against a bare Bun handler that runs the same SQL without
- * authentication, validation or views (with a token: one that looks the token up too). Both in processes of their own,
- * asked in turns, so that what else the machine does meets both.
+ * `bun run bench throughput`: details and lists as a share of what a bare Bun handler makes of the same SQL without
+ * authentication, validation and views (with a token: one that looks the token up too), and of what pgbench does, where
+ * it is installed. The statements are those that our API sends, noted while it answers once. All are asked in turns, so
+ * that what else the machine does meets each; clients, servers and PostgreSQL share its cores.
  */
-import { resolve } from "node:path";
-import { hashToken } from "../../src/auth/session.ts";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 import { connect } from "../../src/db/client.ts";
-import { startBenchApp } from "./app.ts";
-import { seed } from "./seed.ts";
+import { openBenchApp } from "./app.ts";
+import { seededDatabase } from "./database.ts";
+import { median, printTable } from "./measure.ts";
 
-const rows = Number(process.env.BENCH_ROWS ?? 20_000);
+const rows = Number(process.env.BENCH_ROWS ?? 1_000_000);
 const seconds = Number(process.env.BENCH_SECONDS ?? 2);
-const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
+const turns = Number(process.env.BENCH_TURNS ?? 5);
+const parallel = 16;
 
-if (process.argv[2] === "bare") await serveBare(process.argv[3] ?? "");
-else if (process.argv[2] === "ours") await serveOurs(process.argv[3] ?? "");
+interface Statement {
+  text: string;
+  values: unknown[];
+}
+
+/** What one request sends: the token's look-up first, when there is one. */
+type Script = Statement[];
+
+const [kind, databaseUrl = "", scripts = ""] = process.argv.slice(2);
+if (kind === "ours") serveOurs(databaseUrl);
+else if (kind === "bare") serveBare(databaseUrl, JSON.parse(scripts));
 else await compare();
 
 async function compare(): Promise<void> {
-  const app = await startBenchApp();
-  await seed(app.sql, rows, (line) => process.stderr.write(`${line}\n`));
-  const { token } = await app.logIn(1, false);
-  const servers = await Promise.all(["ours", "bare"].map((kind) => start(kind, app.databaseUrl)));
+  const url = await seededDatabase(rows);
+  const noted: Script = [];
+  const app = openBenchApp(url, { onStatement: (text, values) => noted.push({ text, values }) });
+  const token = await app.logIn(1, false);
+  const [row] = await app.sql<{ id: number }[]>`select min(id) as id from images where public`;
   const cases = [
-    { name: "detail, guest", path: "/api/images/PUBLIC", token: "" },
-    { name: "detail, token", path: "/api/images/PUBLIC", token },
+    { name: "detail, guest", path: `/api/images/${row?.id}`, token: "" },
+    { name: "detail, token", path: `/api/images/${row?.id}`, token },
     { name: "list of 20, guest", path: "/api/images", token: "" },
     { name: "list of 20, token", path: "/api/images", token },
   ];
-  const [row] = await app.sql<{ id: number }[]>`select id from images where public limit 1`;
-  process.stdout.write(`requests a second, medians of ${rounds} turns of ${seconds} s, 16 at once, ${rows} images\n`);
-  for (const { name, path, token } of cases) {
-    const figures = servers.map(() => [] as number[]);
-    for (let round = 0; round < rounds; round += 1) {
-      for (const [index, server] of servers.entries()) {
-        const url = `http://127.0.0.1:${server.port}${path.replace("PUBLIC", String(row?.id))}`;
-        const client = Bun.spawn([
-          process.execPath,
-          resolve(import.meta.dirname, "load.ts"),
-          url,
-          String(seconds),
-          "16",
-          token,
-        ]);
-        figures[index]?.push(Number(await new Response(client.stdout).text()));
-      }
-    }
-    const [ours = 0, bare = 1] = figures.map((list) => list.sort((a, b) => a - b)[Math.floor(rounds / 2)] as number);
-    process.stdout.write(
-      `${name.padEnd(20)} ours ${ours.toFixed(0).padStart(6)}  bare ${bare.toFixed(0).padStart(6)}  ratio ${(ours / bare).toFixed(2)}\n`,
-    );
+  const requests: Record<string, Script> = {};
+  for (const { path, token } of cases) {
+    await app.get(path, token);
+    noted.splice(0);
+    await app.get(path, token);
+    requests[`${path} ${token}`] = noted.splice(0);
   }
-  for (const server of servers) server.process.kill();
   await app.stop();
+
+  const ours = await start("ours", url);
+  const bare = await start("bare", url, JSON.stringify(requests));
+  const hasPgbench = Bun.which("pgbench") !== null;
+  const table: string[][] = [];
+  for (const { name, path, token } of cases) {
+    const script = requests[`${path} ${token}`] ?? [];
+    const figures = { ours: [] as number[], bare: [] as number[], pgbench: [] as number[] };
+    for (let turn = 0; turn < turns; turn += 1) {
+      figures.ours.push(await load(ours.port, path, token));
+      figures.bare.push(await load(bare.port, path, token));
+      if (hasPgbench) figures.pgbench.push(await pgbench(url, script));
+    }
+    const [we, floor, raw] = [median(figures.ours), median(figures.bare), median(figures.pgbench)];
+    const share = (of: number) => (Number.isNaN(of) ? "–" : (we / of).toFixed(2));
+    table.push([
+      name,
+      we.toFixed(0),
+      floor.toFixed(0),
+      share(floor),
+      Number.isNaN(raw) ? "–" : raw.toFixed(0),
+      share(raw),
+    ]);
+  }
+  process.stdout.write(
+    `\nRequests a second, medians of ${turns} turns of ${seconds} s, ${parallel} at once, ${rows} images.\n`,
+  );
+  printTable(["request", "ours", "bare Bun", "share", "pgbench", "share"], table);
+  for (const server of [ours, bare]) server.process.kill();
   process.exit(0);
 }
 
-async function start(kind: string, databaseUrl: string) {
-  const child = Bun.spawn([process.execPath, import.meta.filename, kind, databaseUrl], {
+async function start(kind: string, ...rest: string[]) {
+  const child = Bun.spawn([process.execPath, import.meta.filename, kind, ...rest], {
     stdout: "pipe",
     stderr: "inherit",
   });
@@ -65,53 +91,57 @@ async function start(kind: string, databaseUrl: string) {
   return { process: child, port: Number(new TextDecoder().decode(value)) };
 }
 
-async function serveOurs(databaseUrl: string): Promise<void> {
-  const { app } = await startBenchApp(databaseUrl);
-  const server = Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    fetch: (request) => app.fetch(request, { address: "127.0.0.1" }),
-  });
-  process.stdout.write(String(server.port));
+async function load(port: number, path: string, token: string): Promise<number> {
+  const url = `http://127.0.0.1:${port}${path}`;
+  const program = resolve(import.meta.dirname, "load.ts");
+  const client = Bun.spawn([process.execPath, program, url, String(seconds), String(parallel), token]);
+  return Number(await new Response(client.stdout).text());
 }
 
-/** The statements are those that our own API sends for these requests as a guest, with the values of a view. */
-async function serveBare(databaseUrl: string): Promise<void> {
+function serve(fetch: (request: Request) => Response | Promise<Response>): void {
+  process.stdout.write(String(Bun.serve({ port: 0, hostname: "127.0.0.1", fetch }).port));
+}
+
+function serveOurs(databaseUrl: string): void {
+  serve(openBenchApp(databaseUrl).fetch);
+}
+
+function serveBare(databaseUrl: string, requests: Record<string, Script>): void {
   const sql = connect(databaseUrl, { max: 8, name: "bare" });
-  const fields = sql`
-    t.id, t.name, t.width, t.height, t.prompt, t.negative_prompt, t.num_inference_steps, t.guidance_scale, t.scheduler,
-    t.seed, t.from_image, t.strength, t.base_model, t.file_key, t.thumbhash, t.status, t.progress, t.error, t.public,
-    array(
-      select g.name from unnest(t.tag_ids) with ordinality as o (id, place) join tags g on g.id = o.id order by o.place
-    ) as tags,
-    t.user_id, (select r.id from models r where r.id = t.model_id and r.public) as model_id,
-    (select r.id from tasks r where r.id = t.task_id and r.public) as task_id, t.created_at, t.updated_at
-  `;
-  const server = Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    async fetch(request) {
-      const token = request.headers.get("authorization")?.slice(7);
-      if (token) {
-        await sql`
-          select u.id, u.admin from sessions s join users u on u.id = s.user_id
-          where s.token_hash = ${hashToken(token)} and s.status = 'active' and s.expires_at > now() and not u.disabled
-        `;
-      }
-      const id = /^\/api\/images\/(\d+)$/.exec(new URL(request.url).pathname)?.[1];
-      if (id) {
-        const [row] = await sql`select ${fields} from images t where t.id = ${id} and t.public`;
-        return Response.json(row);
-      }
-      const [list, [sum]] = await Promise.all([
-        sql`
-          with page as materialized (select t.id from images t where t.public = true order by t.id limit 20)
-          select ${fields} from page join images t on t.id = page.id order by t.id
-        `,
-        sql`select list_total('images', '', array[''], array[-1]) as total`,
-      ]);
-      return Response.json({ page: 1, page_size: 20, total: sum?.total, next: true, list });
-    },
+  const run = ({ text, values }: Statement) => sql.unsafe(text, values as never[], { prepare: true });
+  serve(async (request) => {
+    const path = request.url.slice(request.url.indexOf("/", 8));
+    const token = request.headers.get("authorization")?.slice("Bearer ".length) ?? "";
+    const script = requests[`${path} ${token}`] ?? [];
+    if (token) await run(script[0] as Statement);
+    const [shown = [], [count] = []] = await Promise.all(script.slice(token ? 1 : 0).map(run));
+    const objects = shown.map((row) => row.json).join();
+    const body = count ? `{"page":1,"page_size":20,"total":${count.total},"next":true,"list":[${objects}]}` : objects;
+    return new Response(body, { headers: { "Content-Type": "application/json" } });
   });
-  process.stdout.write(String(server.port));
+}
+
+/** Transactions a second; the values are written into the statements, which are prepared. */
+async function pgbench(url: string, script: Script): Promise<number> {
+  const directory = mkdtempSync(join(tmpdir(), "atelier-pgbench-"));
+  const file = join(directory, "script.sql");
+  const lines = script.map(({ text, values }) => {
+    const literal = (_all: string, n: string) => toLiteral(values[Number(n) - 1]);
+    const written = text.replaceAll(/\s+/g, " ").replaceAll(/\$(\d+)/g, literal);
+    // pgbench takes `:MI` in a format for a variable of its own; the parts are put together once, when it is planned.
+    return `${written.replaceAll(/(?<!:):(?=[A-Za-z])/g, "'||':'||'").trim()};\n`;
+  });
+  writeFileSync(file, lines.join(""));
+  const options = ["-n", "-M", "prepared", "-c", String(parallel), "-j", "2", "-T", String(seconds), "-f", file];
+  const child = Bun.spawn(["pgbench", ...options, url], { stderr: "pipe" });
+  const [out, errors] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  rmSync(directory, { recursive: true });
+  const [, tps] = /tps = ([\d.]+) \(without/.exec(out) ?? [];
+  if (!tps) throw new Error(`pgbench: ${errors}`);
+  return Number(tps);
+}
+
+function toLiteral(value: unknown): string {
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  return value === null ? "null" : `'${String(value).replaceAll("'", "''")}'`;
 }
