@@ -3,7 +3,7 @@
  * or something that stands in for one.
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import type { Driver, EngineEvent, EngineJob, EngineTarget, Phase } from "../../src/drivers/driver.ts";
+import type { Driver, EngineEvent, EngineHandle, EngineJob, EngineTarget, Phase } from "../../src/drivers/driver.ts";
 import { follow, typesOf } from "./jobs.ts";
 
 export interface ContractEngine {
@@ -12,7 +12,7 @@ export interface ContractEngine {
   createDriver(): Driver;
   /** A job of several steps that the engine can do; another one at each call. */
   createJob(): EngineJob;
-  /** From now on runs stand still in the midst of their steps. */
+  /** From now on runs stand still in the midst of their steps, or jobs take so long that they are met there. */
   hold(): void;
   release(): void;
   /** Resolves when the engine is at work on the run. */
@@ -21,6 +21,8 @@ export interface ContractEngine {
   submissions(runId: string): number | Promise<number>;
   /** False when a result comes to the process alone that submitted the run, and dies with it. Default true. */
   keepsResults?: boolean;
+  /** How long one test may take; real engines compute. */
+  patienceMs?: number;
   stop(): Promise<void>;
 }
 
@@ -31,10 +33,11 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
   describe(`${name} keeps the drivers' contract`, () => {
     let engine: ContractEngine;
     let driver: Driver;
-    const signal = AbortSignal.timeout(120_000);
+    let signal: AbortSignal;
     beforeEach(async () => {
       engine = await setup();
       driver = engine.createDriver();
+      signal = AbortSignal.timeout(engine.patienceMs ?? 10_000);
     });
     afterEach(() => engine.stop());
 
@@ -44,6 +47,9 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       await driver.start(engine.target, handle, job, signal);
       return { handle, job };
     }
+
+    /** Everything that happens to a run, as told to `by`. */
+    const storyOf = (handle: EngineHandle, by = driver, until = signal) => follow(by, engine.target, handle, until);
 
     test("preparing is pure: the same run gives the same plain handle, and nothing is sent", async () => {
       const runId = crypto.randomUUID();
@@ -57,7 +63,7 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
 
     test("a run ends in exactly one terminal event, after its artifacts", async () => {
       const { handle } = await begin();
-      const types = typesOf(await follow(driver, engine.target, handle));
+      const types = typesOf(await storyOf(handle));
       expect(types.filter((type) => terminal.includes(type))).toEqual(["finished"]);
       expect(types.at(-1)).toBe("finished");
       expect(types).toContain("artifact");
@@ -66,7 +72,7 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
 
     test("progress never runs backwards", async () => {
       const { handle } = await begin();
-      const events = await follow(driver, engine.target, handle);
+      const events = await storyOf(handle);
       let before = -1;
       for (const event of events) {
         if (event.type !== "progress") continue;
@@ -83,10 +89,10 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       await engine.createDriver().start(engine.target, handle, job, signal);
       expect(await engine.submissions(handle.runId)).toBe(1);
       engine.release();
-      await follow(driver, engine.target, handle);
+      await storyOf(handle);
       await driver.start(engine.target, handle, job, signal);
       expect(await engine.submissions(handle.runId)).toBe(1);
-      expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("finished");
+      expect(typesOf(await storyOf(handle)).at(-1)).toBe("finished");
     });
 
     test("another process follows the run from its handle alone, also after its end", async () => {
@@ -102,12 +108,12 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
         // Never while it may still be running.
         expect(typesOf(events)).toContain("started");
         expect(typesOf(events).at(-1)).toBe("lost");
-        expect(typesOf(await follow(engine.createDriver(), engine.target, copy))).toEqual(["lost"]);
-        expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("finished");
+        expect(typesOf(await storyOf(copy, engine.createDriver()))).toEqual(["lost"]);
+        expect(typesOf(await storyOf(handle)).at(-1)).toBe("finished");
         return;
       }
       expect(typesOf(events).at(-1)).toBe("finished");
-      const again = await follow(engine.createDriver(), engine.target, copy);
+      const again = await storyOf(copy, engine.createDriver());
       const artifacts = (list: EngineEvent[]) => list.filter((event) => event.type === "artifact");
       expect(artifacts(again)).toEqual(artifacts(events));
       expect(typesOf(again).at(-1)).toBe("finished");
@@ -118,12 +124,12 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       const first = await begin();
       await engine.running(first.handle.runId);
       const second = await begin();
-      const story = follow(driver, engine.target, first.handle);
+      const story = storyOf(first.handle);
       await driver.cancel(engine.target, first.handle, signal);
       expect(typesOf(await story).at(-1)).toBe("canceled");
       await driver.cancel(engine.target, first.handle, signal);
       engine.release();
-      expect(typesOf(await follow(driver, engine.target, second.handle)).at(-1)).toBe("finished");
+      expect(typesOf(await storyOf(second.handle)).at(-1)).toBe("finished");
     });
 
     test("canceling ends a waiting run, and the one before it goes on", async () => {
@@ -133,15 +139,15 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       const second = await begin();
       await driver.cancel(engine.target, second.handle, signal);
       await driver.cancel(engine.target, second.handle, signal);
-      expect(typesOf(await follow(driver, engine.target, second.handle)).at(-1)).toBe("canceled");
+      expect(typesOf(await storyOf(second.handle)).at(-1)).toBe("canceled");
       engine.release();
-      expect(typesOf(await follow(driver, engine.target, first.handle)).at(-1)).toBe("finished");
+      expect(typesOf(await storyOf(first.handle)).at(-1)).toBe("finished");
     });
 
     test("a run that the engine never heard of is lost, and canceling it is no error", async () => {
       const handle = driver.prepare(crypto.randomUUID(), engine.createJob());
       await engine.createDriver().cancel(engine.target, handle, signal);
-      expect(typesOf(await follow(driver, engine.target, handle))).toEqual(["lost"]);
+      expect(typesOf(await storyOf(handle))).toEqual(["lost"]);
     });
 
     test("an aborted signal ends the watching with its reason, and the run goes on", async () => {
@@ -149,17 +155,17 @@ export function driverContract(name: string, setup: () => Promise<ContractEngine
       const { handle } = await begin();
       const controller = new AbortController();
       const reason = new Error("enough");
-      const story = follow(driver, engine.target, handle, controller.signal);
+      const story = storyOf(handle, driver, controller.signal);
       await engine.running(handle.runId);
       controller.abort(reason);
       expect(await story.catch((error) => error)).toBe(reason);
       engine.release();
-      expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("finished");
+      expect(typesOf(await storyOf(handle)).at(-1)).toBe("finished");
     });
 
     test("a result is streamed, also to another process", async () => {
       const { handle } = await begin();
-      const events = await follow(driver, engine.target, handle);
+      const events = await storyOf(handle);
       const found = events.find((event) => event.type === "artifact");
       if (!found) throw new Error("no artifact");
       const artifact = JSON.parse(JSON.stringify(found.artifact));
