@@ -66,6 +66,7 @@ export interface TrainingJob {
   kind: "train";
   type: ModelType;
   checkpoint: string;
+  baseModel: "SD1.5" | "SD2";
   /** At least one; captions are never empty. */
   pictures: { image: InputFile; caption: string }[];
   /** Optimiser steps. */

@@ -11,6 +11,7 @@ import {
 } from "../drivers/driver.ts";
 import { type Lease, storeHandle } from "./lease.ts";
 import { LeaseLost } from "./outcome.ts";
+import { findTrainingRun, keepTrainingRun } from "./training-run.ts";
 
 /** Without progress for so long, the run counts as stalled. Loading a large model from a slow disk takes minutes. */
 const stallMs: Record<Phase, number> = { loading: 15 * 60_000, steps: 5 * 60_000, saving: 5 * 60_000 };
@@ -56,9 +57,12 @@ export async function follow(run: Run): Promise<Artifact[]> {
   try {
     let handle = lease.handle?.part === part ? lease.handle.run : null;
     if (!handle) {
-      handle = driver.prepare(randomUUID(), job);
+      const isTraining = job.kind === "train";
+      const previous = isTraining ? await findTrainingRun(sql, lease) : null;
+      handle = driver.prepare(randomUUID(), job, previous ?? undefined);
       lease.handle = { part, run: handle };
       if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
+      if (isTraining) await keepTrainingRun(sql, lease, handle);
       await driver.start(target, handle, job, watched);
     }
     const artifacts: Artifact[] = [];

@@ -91,6 +91,7 @@ export async function trainingJob(sql: Sql, storage: Storage, server: ServerRow,
     kind: "train",
     type: model.type,
     checkpoint: checkpointOf(server, model.base_model),
+    baseModel: model.base_model,
     pictures: await Promise.all(
       model.manifest.map(async ({ key, caption }) => ({ image: await inputFile(sql, storage, key), caption })),
     ),

@@ -42,7 +42,8 @@ async function ask(server: ServerRow, secrets: Secrets): Promise<Answer> {
       return await recognise(driver, target);
     } catch (error) {
       last = error;
-      if (!(error instanceof EngineError) || error.errorClass !== "wrong-engine") throw error;
+      // What speaks no HTTP is as good as absent to a driver that does.
+      if (!(error instanceof EngineError) || !["wrong-engine", "unreachable"].includes(error.errorClass)) throw error;
     }
   }
   throw last;

@@ -44,6 +44,7 @@ export function trainingJob(changes: Partial<TrainingJob> = {}): TrainingJob {
     kind: "train",
     type: "lora",
     checkpoint,
+    baseModel: "SD1.5",
     pictures,
     steps: 6,
     learningRate: 1e-4,

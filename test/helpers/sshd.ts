@@ -1,6 +1,15 @@
 /** OpenSSH's server on a free port of the loopback, for the user who runs the tests, with keys of its own. */
 import { execFileSync, spawn } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -45,6 +54,8 @@ export async function startSshd(): Promise<Sshd> {
         `HostKey ${file("host", host.private)}`,
         `AuthorizedKeysFile ${file("user.pub", `${user.public}\n`)}`,
         "PidFile none",
+        // Not what somebody keeps in their own home for their shell.
+        `SetEnv HOME=${directory}`,
         "UsePAM no",
         "StrictModes no",
         "PermitRootLogin yes",
@@ -55,8 +66,7 @@ export async function startSshd(): Promise<Sshd> {
         "Subsystem sftp internal-sftp",
       ].join("\n"),
     );
-    // A group of its own: the connections are processes of their own, and end with it.
-    const child = spawn(program as string, ["-D", "-e", "-f", config], { detached: true, stdio: "ignore" });
+    const child = spawn(program as string, ["-D", "-e", "-f", config], { stdio: "ignore" });
     running = child;
     await untilListening(port, () => child.exitCode);
   }
@@ -66,7 +76,10 @@ export async function startSshd(): Promise<Sshd> {
     running = null;
     if (!child || child.exitCode !== null) return;
     const ended = new Promise((resolve) => child.once("exit", resolve));
-    process.kill(-(child.pid as number), "SIGKILL");
+    // Each connection is a process, or two, in a session of its own.
+    const connections = descendants(child.pid as number);
+    child.kill("SIGKILL");
+    for (const pid of connections) killIfThere(pid);
     await ended;
   }
 
@@ -90,6 +103,27 @@ export async function startSshd(): Promise<Sshd> {
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** The processes that one has started, and those that they have; what was left to the system's first is not among them. */
+function descendants(parent: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const id of readdirSync("/proc")) {
+    if (!/^\d+$/.test(id)) continue;
+    const stat = existsSync(`/proc/${id}/stat`) ? readFileSync(`/proc/${id}/stat`, "utf8") : "";
+    const ppid = Number(stat.split(") ").at(-1)?.split(" ")[1]);
+    children.set(ppid, [...(children.get(ppid) ?? []), Number(id)]);
+  }
+  const below = (pid: number): number[] => (children.get(pid) ?? []).flatMap((child) => [child, ...below(child)]);
+  return below(parent);
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
 }
 
 function freePort(): Promise<number> {

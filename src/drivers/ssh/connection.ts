@@ -1,8 +1,9 @@
 /** One SSH connection: log-in with a pinned host key, commands, SFTP, and every failure turned into an EngineError. */
-import ssh2, { type ClientChannel, type ConnectConfig, type SFTPWrapper } from "ssh2";
+import ssh2, { type ConnectConfig, type SFTPWrapper } from "ssh2";
 import { EngineError } from "../driver.ts";
 import { failure } from "../http.ts";
 import { algorithmsFor, formatHostKey, isHostKey } from "./host-key.ts";
+import { RemoteShell, type ScriptResult } from "./shell.ts";
 
 export interface SshAddress {
   host: string;
@@ -18,20 +19,12 @@ export interface SshAddress {
 /** "first-use" takes any key where none is pinned yet: for probes alone, whose caller pins what was shown. */
 export type Trust = "pinned" | "first-use";
 
-export interface CommandResult {
-  /** Null when a signal ended it. */
-  code: number | null;
-  stdout: Buffer;
-  stderr: string;
-}
-
-/** Of what a command may say; the longest legitimate answer is a piece of a log. */
-const maxOutputBytes = 8_000_000;
 /** A connection that answers nothing for so long is dead, whatever TCP believes. */
 const keepalive = { keepaliveInterval: 5_000, keepaliveCountMax: 3 };
 
 export class SshConnection {
-  private opened: Promise<SFTPWrapper> | null = null;
+  private shell: Promise<RemoteShell> | null = null;
+  private files: Promise<SFTPWrapper> | null = null;
 
   private constructor(
     private readonly client: ssh2.Client,
@@ -102,23 +95,30 @@ export class SshConnection {
     this.client.destroy();
   }
 
-  /** Runs a command in the log-in's shell. Whoever writes the command quotes what is in it. */
-  async run(command: string, signal: AbortSignal): Promise<CommandResult> {
+  /**
+   * Runs a script in a POSIX shell, one after another, see shell.ts.
+   * @throws EngineError when the shell or the connection ends; what else aborts the signal
+   */
+  async run(script: string, values: Record<string, string>, signal: AbortSignal): Promise<ScriptResult> {
     return this.attend(signal, async () => {
-      const channel = await new Promise<ClientChannel>((resolve, reject) =>
-        this.client.exec(command, (error, opened) => (error ? reject(error) : resolve(opened))),
-      );
-      return collect(channel);
+      try {
+        this.shell ??= new Promise((resolve, reject) =>
+          this.client.exec("sh -s", (error, channel) => (error ? reject(error) : resolve(new RemoteShell(channel)))),
+        );
+        return await (await this.shell).run(script, values);
+      } catch (error) {
+        throw failure(error, signal);
+      }
     });
   }
 
   /** Does something over SFTP; the channel is opened once. */
   async sftp<T>(signal: AbortSignal, work: (sftp: SFTPWrapper) => Promise<T>): Promise<T> {
     return this.attend(signal, async () => {
-      this.opened ??= new Promise<SFTPWrapper>((resolve, reject) =>
+      this.files ??= new Promise<SFTPWrapper>((resolve, reject) =>
         this.client.sftp((error, sftp) => (error ? reject(error) : resolve(sftp))),
       );
-      return work(await this.opened);
+      return work(await this.files);
     });
   }
 
@@ -155,26 +155,6 @@ export async function withSsh<T>(
   } finally {
     ssh.close();
   }
-}
-
-function collect(channel: ClientChannel): Promise<CommandResult> {
-  return new Promise((resolve, reject) => {
-    const stdout: Buffer[] = [];
-    const stderr: Buffer[] = [];
-    let size = 0;
-    const keep = (chunks: Buffer[]) => (chunk: Buffer) => {
-      size += chunk.length;
-      if (size <= maxOutputBytes) chunks.push(chunk);
-      else channel.destroy();
-    };
-    channel.on("data", keep(stdout));
-    channel.stderr.on("data", keep(stderr));
-    channel.on("error", reject);
-    channel.on("close", (code: number | null | undefined) => {
-      if (size > maxOutputBytes) reject(new EngineError("engine-failed", "The server answers without end"));
-      else resolve({ code: code ?? null, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() });
-    });
-  });
 }
 
 /** Why no connection came about. */

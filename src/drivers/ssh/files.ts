@@ -50,7 +50,7 @@ export async function listFiles(sftp: SFTPWrapper, path: string): Promise<Listed
 /** Makes a directory and those above it that are missing. */
 export async function makeDirectory(sftp: SFTPWrapper, path: string): Promise<void> {
   if (await findFile(sftp, path)) return;
-  const parent = path.slice(0, path.lastIndexOf("/"));
+  const parent = path.slice(0, Math.max(0, path.lastIndexOf("/")));
   if (parent) await makeDirectory(sftp, parent);
   await ask((done) => sftp.mkdir(path, done)).catch(async (error) => {
     // Another worker was faster.
