@@ -107,6 +107,8 @@ export type EngineEvent =
   | { type: "queued"; position: number }
   | { type: "started" }
   | { type: "progress"; phase: Phase; step: number; total: number; loss?: number }
+  /** From now on the engine may work for so long without a sign of progress; 0 when it is seen to advance again. */
+  | { type: "silent"; forMs: number }
   | { type: "preview"; contentType: string; bytes: Uint8Array }
   | { type: "artifact"; artifact: Artifact }
   | { type: "finished" }

@@ -5,8 +5,8 @@
 import type { EngineEvent, Phase } from "./driver.ts";
 
 const phases: readonly Phase[] = ["loading", "steps", "saving"];
-/** At most four previews a second. */
-const previewEveryMs = 250;
+/** At most two previews a second. */
+const previewEveryMs = 500;
 
 export class Story {
   private position: number | null = null;

@@ -47,13 +47,17 @@ export async function follow(run: Run): Promise<Artifact[]> {
   const stall = new AbortController();
   const watched = AbortSignal.any([signal, stall.signal]);
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const expect = (phase: Phase) => {
+  let phase: Phase = "loading";
+  let silentMs = 0;
+  const expect = () => {
     clearTimeout(timer);
+    const limitMs = Math.max(stallMs[phase], silentMs);
+    const minutes = Math.round(limitMs / 60_000);
     timer = setTimeout(() => {
-      stall.abort(new EngineError("stalled", `The engine made no progress for ${stallMs[phase] / 60_000} minutes`));
-    }, stallMs[phase]);
+      stall.abort(new EngineError("stalled", `The engine made no progress for ${minutes} minutes`));
+    }, limitMs);
   };
-  expect("loading");
+  expect();
   try {
     let handle = lease.handle?.part === part ? lease.handle.run : null;
     if (!handle) {
@@ -69,7 +73,8 @@ export async function follow(run: Run): Promise<Artifact[]> {
     for await (const event of driver.watch(target, handle, watched)) {
       switch (event.type) {
         case "progress":
-          expect(event.phase);
+          phase = event.phase;
+          expect();
           await run.onProgress({
             phase: event.phase,
             fraction: event.total > 0 ? event.step / event.total : 0,
@@ -78,7 +83,11 @@ export async function follow(run: Run): Promise<Artifact[]> {
           });
           break;
         case "started":
-          expect("loading");
+          expect();
+          break;
+        case "silent":
+          silentMs = event.forMs;
+          expect();
           break;
         case "artifact":
           artifacts.push(event.artifact);

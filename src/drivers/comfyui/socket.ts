@@ -20,8 +20,8 @@ export class EngineSocket {
   /** Counts connections: the same number before and after means that the engine did not restart in between. */
   connection = 0;
   isOpen = false;
-  /** When the last frame of any kind came, or the connection was made. */
-  heardAt = 0;
+  /** When the last frame of any kind came, or the connection was made or first tried. */
+  heardAt = Date.now();
 
   constructor(
     private readonly client: ComfyClient,

@@ -7,6 +7,7 @@ import { Narrator } from "./narrator.ts";
 import { findImages, findModel, findWholeModel } from "./results.ts";
 import { EngineSocket } from "./socket.ts";
 import { findRun, judge, type RunState } from "./state.ts";
+import { findTrainingNodes } from "./training-nodes.ts";
 
 export interface WatchPace {
   /** Pause between polls right after the start, after a change, and after the socket dropped. */
@@ -16,6 +17,9 @@ export interface WatchPace {
   /** A running engine that says nothing for so long may have lost our client: connect again. */
   silentMs: number;
 }
+
+/** What one step may take where steps cannot be seen: on a CPU, they take seconds. */
+const silentStepMs = { infer: 10_000, train: 60_000 };
 
 export const defaultPace: WatchPace = { firstMs: 200, mostMs: 2_000, silentMs: 15_000 };
 
@@ -53,6 +57,9 @@ class Watcher {
   private pauseMs: number;
   private nudge: (() => void) | null = null;
   private seen: RunState["at"] | null = null;
+  /** Whether the engine tells of its steps at all; null as long as it has not been asked. */
+  private isTeller: boolean | null = null;
+  private silentForMs = 0;
   /** The connection during which the run was last seen waiting. */
   private waitedDuring: number | null = null;
 
@@ -115,6 +122,7 @@ class Watcher {
       case "running":
         this.waitedDuring = null;
         this.narrator.running();
+        await this.tellSilence();
         return false;
       case "unknown":
         return await this.vanished(connection);
@@ -126,6 +134,18 @@ class Watcher {
         return true;
       }
     }
+  }
+
+  /** Older trainers send nothing while they work, and without a socket nothing comes through. */
+  private async tellSilence(): Promise<void> {
+    const { kind, steps } = this.handle;
+    this.isTeller ??= kind === "infer" || (await findTrainingNodes(this.client, this.stop.signal))?.lists !== undefined;
+    const { isOpen, heardAt } = this.socket;
+    const isDeaf = !isOpen && Date.now() - heardAt > this.pace.silentMs;
+    const forMs = isDeaf || !this.isTeller ? steps * silentStepMs[kind] : 0;
+    if (forMs === this.silentForMs) return;
+    this.silentForMs = forMs;
+    this.outbox.push({ type: "silent", forMs });
   }
 
   /**

@@ -44,7 +44,7 @@ test("steps come over the socket, once each and in order", async () => {
 test.each([
   { format: "with metadata", announces: true },
   { format: "without metadata", announces: false },
-])("previews $format arrive, at most four a second", async ({ announces }) => {
+])("previews $format arrive, at most two a second", async ({ announces }) => {
   open();
   engine.ignoresFlags = !announces;
   engine.previews = 10;
@@ -77,6 +77,39 @@ test("a run is followed to its end though no socket can be had", async () => {
   engine.intercept = (_, url) => (url.pathname === "/ws" ? new Response(null, { status: 403 }) : undefined);
   const handle = await begin();
   expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("finished");
+});
+
+test("where no steps can be seen the caller is told how long that may last", async () => {
+  open();
+  engine.intercept = (_, url) => (url.pathname === "/ws" ? new Response(null, { status: 403 }) : undefined);
+  const handle = await begin(inferenceJob({ steps: 30 }), "steps");
+  const events: EngineEvent[] = [];
+  for await (const event of driver.watch(engine.target, handle, signal)) {
+    events.push(event);
+    if (event.type !== "silent") continue;
+    // The socket comes through at last.
+    engine.intercept = null;
+    if (event.forMs === 0) engine.release();
+  }
+  expect(events.filter((event) => event.type === "silent")).toEqual([
+    { type: "silent", forMs: 300_000 },
+    { type: "silent", forMs: 0 },
+  ]);
+  expect(typesOf(events).at(-1)).toBe("finished");
+});
+
+test.each([
+  { generation: "A", told: [{ type: "silent", forMs: 360_000 }] },
+  { generation: "C", told: [] },
+] as const)("a trainer of generation $generation is known to be silent or not", async ({ generation, told }) => {
+  open({ generation });
+  const handle = await begin(trainingJob({ steps: 6 }), "steps");
+  const events: EngineEvent[] = [];
+  for await (const event of driver.watch(engine.target, handle, signal)) {
+    events.push(event);
+    if (event.type === "progress") engine.release();
+  }
+  expect(events.filter((event) => event.type === "silent")).toEqual([...told]);
 });
 
 test("a dropped socket is replaced, and the steps go on", async () => {
