@@ -1,6 +1,7 @@
 /**
  * The driver against a real ComfyUI: `COMFYUI_URL=http://127.0.0.1:8188 bun run test:engines`. The engine needs one
- * checkpoint, whose weights do not matter, and should do nothing else meanwhile.
+ * checkpoint, whose weights do not matter, and should do nothing else meanwhile. `COMFYUI_SHARED_DIR`, its directory of
+ * models, adds what is placed there.
  */
 import { beforeAll, describe, expect, test } from "bun:test";
 import sharp from "sharp";
@@ -22,7 +23,7 @@ const patienceMs = 300_000;
 const heldSteps = { infer: 40, train: 12 };
 
 const named = engineTarget("COMFYUI_URL", "http://127.0.0.1:8188");
-if (named) suite(named);
+if (named) suite({ ...named, sharedDir: process.env.COMFYUI_SHARED_DIR || undefined });
 
 function suite(target: EngineTarget): void {
   const driver = createComfyuiDriver();
@@ -122,6 +123,17 @@ function suite(target: EngineTarget): void {
       expect(distance(plain, await paint(1))).toBeGreaterThan(0);
       expect(distance(plain, await paint(4))).toBeGreaterThan(distance(plain, await paint(1)));
     });
+
+    test.skipIf(!target.sharedDir)("applies an embedding that is placed in its shared_dir, weighted", async () => {
+      const file = inputFile(embedding(), "safetensors");
+      // What the user writes must not take the embedding out of the prompt's grammar.
+      const paint = (weight: number) =>
+        pixels(picture({ seed: 7, prompt: "a lighthouse (at night", model: model("ti", file, weight) }));
+      const plain = await pixels(picture({ seed: 7, prompt: "a lighthouse (at night" }));
+      const [light, heavy] = [await paint(1), await paint(1.8)];
+      expect(distance(plain, light)).toBeGreaterThan(0);
+      expect(distance(light, heavy)).toBeGreaterThan(0);
+    });
   });
 }
 
@@ -136,4 +148,17 @@ async function square(background: string): Promise<InputFile> {
 function distance(a: Uint8Array, b: Uint8Array): number {
   expect(a.length).toBe(b.length);
   return a.reduce((sum, byte, index) => sum + Math.abs(byte - (b[index] ?? 0)), 0) / a.length;
+}
+
+/** Two vectors for SD 1.5's text encoder, as kohya saves them. */
+function embedding(): Uint8Array {
+  const values = Float32Array.from({ length: 2 * 768 }, (_, index) => Math.sin(index) / 4);
+  const data = new Uint8Array(values.buffer);
+  const header = { emb_params: { dtype: "F32", shape: [2, 768], data_offsets: [0, data.length] } };
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const bytes = new Uint8Array(8 + text.length + data.length);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(text.length), true);
+  bytes.set(text, 8);
+  bytes.set(data, 8 + text.length);
+  return bytes;
 }

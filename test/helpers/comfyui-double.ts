@@ -2,6 +2,8 @@
  * A stand-in for ComfyUI's API that does what a test tells it: it plays the engine's transcript of a run, stands still
  * where it is held, forgets, drops, refuses. Written from the protocol notes; keeps the engine's quirks on purpose.
  */
+import { existsSync, readdirSync } from "node:fs";
+import { join, relative } from "node:path";
 import type { Server, ServerWebSocket } from "bun";
 import type { EngineTarget } from "../../src/drivers/driver.ts";
 import { type Generation, type NodeDescription, objectInfo } from "../drivers/comfyui/nodes.ts";
@@ -22,6 +24,8 @@ export interface DoubleOptions {
   generation?: Generation;
   credentials?: { username: string; password: string };
   tls?: { cert: string; key: string };
+  /** Its directory of models on the host: the only way for embeddings and hypernetworks. */
+  modelsDir?: string;
 }
 
 export class ComfyuiDouble {
@@ -32,8 +36,13 @@ export class ComfyuiDouble {
   /** Content of the folders, by `type/subfolder/name`. */
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly checkpoints = ["v1-5-pruned-emaonly.safetensors", "v2-1_768-ema-pruned.safetensors"];
-  readonly embeddings: string[] = [];
-  readonly hypernetworks: string[] = [];
+  /** Without their extension, as the engine lists them. */
+  get embeddings(): string[] {
+    return this.onDisk("embeddings").map((name) => name.replace(/\.[^.]*$/, ""));
+  }
+  get hypernetworks(): string[] {
+    return this.onDisk("hypernetworks");
+  }
   /** Answers in the engine's place when it returns something. */
   intercept: ((request: Request, url: URL) => Response | undefined | Promise<Response | undefined>) | null = null;
   /** Where runs stand still until `release`. */
@@ -100,6 +109,10 @@ export class ComfyuiDouble {
 
   get connections(): number {
     return this.open.size;
+  }
+
+  listedCheckpoints(): string[] {
+    return [...this.checkpoints, ...this.below("output/checkpoints/"), ...this.onDisk("checkpoints")];
   }
 
   loras(): string[] {
@@ -175,6 +188,15 @@ export class ComfyuiDouble {
     for (const wake of wakers) wake();
   }
 
+  private onDisk(folder: string): string[] {
+    const { modelsDir } = this.options;
+    if (!modelsDir || !existsSync(join(modelsDir, folder))) return [];
+    const entries = readdirSync(join(modelsDir, folder), { recursive: true, withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => relative(join(modelsDir, folder), join(entry.parentPath, entry.name)));
+  }
+
   private below(prefix: string): string[] {
     return [...this.files.keys()].filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
   }
@@ -221,7 +243,7 @@ export class ComfyuiDouble {
     }
     if (first === "models") {
       const folder = {
-        checkpoints: [...this.checkpoints, ...this.below("output/checkpoints/")],
+        checkpoints: this.listedCheckpoints(),
         loras: this.loras(),
         hypernetworks: this.hypernetworks,
         embeddings: this.embeddings,
@@ -376,9 +398,13 @@ export class ComfyuiDouble {
   ): Promise<Message | null> {
     if (type !== "KSampler" && type !== "TrainLoraNode") return null;
     const max = Number(item.graph[id]?.inputs.steps);
+    // The older trainer neither tells of its steps nor heeds an interrupt before the next node.
+    const isSilent = type === "TrainLoraNode" && this.options.generation !== "C";
     for (let value = 1; value <= max; value++) {
-      say("progress_state", { nodes: { [id]: { value: value - 1, max, state: "running", node_id: id } } });
-      say("progress", { value, max, node: id });
+      if (!isSilent) {
+        say("progress_state", { nodes: { [id]: { value: value - 1, max, state: "running", node_id: id } } });
+        say("progress", { value, max, node: id });
+      }
       for (let count = 0; count < this.previews; count++) {
         if (item.clientId) this.sendPreview(item.clientId, item.id, new Uint8Array([value, count]));
       }
@@ -387,11 +413,12 @@ export class ComfyuiDouble {
       // Not at the last step: a run that is held has always something left to do.
       if (value === Math.ceil(max / 2))
         await this.until(() => this.held !== "steps" || this.isInterrupted || this.running !== item);
-      if (this.isInterrupted) return ["execution_interrupted", {}];
+      if (this.isInterrupted && !isSilent) return ["execution_interrupted", {}];
       if (this.failure)
         return ["execution_error", { ...this.failure, traceback: [], current_inputs: {}, current_outputs: [] }];
     }
-    return null;
+    say("progress_state", { nodes: { [id]: { value: 1, max: 1, state: "finished", node_id: id } } });
+    return this.isInterrupted ? ["execution_interrupted", {}] : null;
   }
 
   private save({ class_type, inputs }: Graph[string]): object | null {

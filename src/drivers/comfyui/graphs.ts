@@ -49,7 +49,8 @@ export function inferenceGraph(job: InferenceJob, files: InferenceFiles, outputP
     graph["10"] = { class_type: "HypernetworkLoader", inputs };
     model = ["10", 0];
   }
-  const prompt = files.embedding ? `${job.prompt}, (embedding:${files.embedding}:${weight})` : job.prompt;
+  // Before the user's words: an open parenthesis among them would make plain text of an embedding that follows.
+  const prompt = files.embedding ? `(embedding:${files.embedding}:${weight}), ${job.prompt}` : job.prompt;
   graph["2"] = { class_type: "CLIPTextEncode", inputs: { text: prompt, clip } };
   graph["3"] = { class_type: "CLIPTextEncode", inputs: { text: job.negativePrompt, clip } };
   const { width, height } = job;

@@ -1,5 +1,6 @@
 /** The driver for ComfyUI: pictures and LoRA training over the engine's own HTTP and WebSocket API. */
 import type { Driver, EngineTarget } from "../driver.ts";
+import { openHostFiles } from "../host-files/index.ts";
 import { cancelRun } from "./cancel.ts";
 import { ComfyClient } from "./client.ts";
 import { parseHandle, prepareHandle } from "./handle.ts";
@@ -24,12 +25,12 @@ export function createComfyuiDriver(options: ComfyuiOptions = {}): Driver {
   const canceled = new Set<string>();
   return {
     engine: "comfyui",
-    probe: (target, signal) => probe(connect(target), signal),
+    probe: (target, signal) => probe(connect(target), openHostFiles(target) !== null, signal),
     listModels: (target, signal) => listModels(connect(target), signal),
     prepare: prepareHandle,
     start: async (target, handle, job, signal) => {
       canceled.delete(handle.runId);
-      await startRun(connect(target), parseHandle(handle), job, signal);
+      await startRun(connect(target), openHostFiles(target), parseHandle(handle), job, signal);
     },
     watch: (target, handle, signal) =>
       watchRun(connect(target), parseHandle(handle), signal, pace, () => canceled.has(handle.runId)),

@@ -1,5 +1,5 @@
 /** What an engine says of itself. */
-import type { ProbeReport, Scheduler } from "../driver.ts";
+import type { ModelType, ProbeReport, Scheduler } from "../driver.ts";
 import { schedulers } from "../driver.ts";
 import { guessCheckpoints } from "../guess-checkpoints.ts";
 import { features, queue, systemStats } from "./answers.ts";
@@ -9,18 +9,23 @@ import { listModels } from "./models.ts";
 import { findNode, type NodeInfo, offers } from "./object-info.ts";
 import { findTrainingNodes } from "./training-nodes.ts";
 
-export async function probe(client: ComfyClient, signal: AbortSignal): Promise<ProbeReport> {
+/** @param reachesHost whether we can put files on the engine's host, which some model types take */
+export async function probe(client: ComfyClient, reachesHost: boolean, signal: AbortSignal): Promise<ProbeReport> {
   // Alone and first: it tells a ComfyUI from whatever else may answer there.
   const { system, devices } = await client.get("/system_stats", systemStats, signal);
-  const [waiting, models, limits, sampler, lora, training] = await Promise.all([
+  const [waiting, models, limits, sampler, lora, hypernetwork, training] = await Promise.all([
     client.get("/queue", queue, signal),
     listModels(client, signal),
     client.find("/features", features, signal),
     findNode(client, "KSampler", signal),
     findNode(client, "LoraLoader", signal),
+    findNode(client, "HypernetworkLoader", signal),
     findTrainingNodes(client, signal),
   ]);
   const known = sampler ? schedulers.filter((scheduler) => isOffered(sampler, scheduler)) : [];
+  const apply: ModelType[] = lora ? ["lora", "ckp"] : ["ckp"];
+  if (reachesHost) apply.push("ti");
+  if (reachesHost && hypernetwork) apply.push("hyper");
   return {
     engine: "comfyui",
     version: system.comfyui_version,
@@ -33,7 +38,7 @@ export async function probe(client: ComfyClient, signal: AbortSignal): Promise<P
     queue: { running: waiting.queue_running.length, waiting: waiting.queue_pending.length },
     capabilities: {
       infer: known.length > 0,
-      apply: lora ? ["lora", "ckp"] : ["ckp"],
+      apply,
       train: training ? ["lora"] : [],
       schedulers: known,
       maxUploadBytes: limits?.max_upload_size ?? null,

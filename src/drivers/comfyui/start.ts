@@ -1,29 +1,41 @@
 /** Brings a job to the engine: uploads what it needs, lays out its graph, submits it once. */
 import type { z } from "zod";
 import { EngineError, type EngineJob, type InferenceJob, type InputFile, type TrainingJob } from "../driver.ts";
+import type { HostFiles } from "../host-files/index.ts";
 import { readJson, wrongEngine } from "../http.ts";
 import { promptAccepted, promptRefused } from "./answers.ts";
 import { cancelRun } from "./cancel.ts";
+import { checkInference, checkTraining } from "./checks.ts";
 import type { ComfyClient } from "./client.ts";
-import { type Graph, type InferenceFiles, inferenceGraph, samplers, trainingGraph } from "./graphs.ts";
+import { type Graph, type InferenceFiles, inferenceGraph, trainingGraph } from "./graphs.ts";
 import type { ComfyHandle } from "./handle.ts";
-import { findCheckpoint, placeModel, presentModel } from "./models.ts";
-import { checkRange, getNode, offers } from "./object-info.ts";
+import { findCheckpoint, placeModel } from "./models.ts";
 import { validationError } from "./refusals.ts";
 import { findRun } from "./state.ts";
-import { findTrainingNodes } from "./training-nodes.ts";
 import { textFile, upload } from "./upload.ts";
 
+const places = {
+  lora: { folder: "loras", serves: "lora" },
+  ckp: { folder: "checkpoints", serves: "checkpoint" },
+  hyper: { folder: "hypernetworks", serves: "hypernetwork" },
+  ti: { folder: "embeddings", serves: "embedding" },
+} as const;
 /** What every build's loader nodes read. */
 const pictureExtensions = ["png", "jpg", "jpeg", "webp"];
 /** Enough to hide the round trips of many small files without taking the engine's whole line. */
 const uploadsAtOnce = 4;
 
-export async function startRun(client: ComfyClient, handle: ComfyHandle, job: EngineJob, signal: AbortSignal) {
+export async function startRun(
+  client: ComfyClient,
+  hostFiles: HostFiles | null,
+  handle: ComfyHandle,
+  job: EngineJob,
+  signal: AbortSignal,
+): Promise<void> {
   if (await isKnown(client, handle, signal)) return;
   const graph =
     job.kind === "infer"
-      ? await bringInference(client, handle, job, signal)
+      ? await bringInference(client, hostFiles, handle, job, signal)
       : await bringTraining(client, handle, job, signal);
   // Uploads take their time: an earlier call, cut off in the middle, may have been served meanwhile.
   if (await isKnown(client, handle, signal)) return;
@@ -35,26 +47,21 @@ async function isKnown(client: ComfyClient, handle: ComfyHandle, signal: AbortSi
   return (await findRun(client, handle.promptId, signal)).at !== "unknown";
 }
 
-async function bringInference(client: ComfyClient, handle: ComfyHandle, job: InferenceJob, signal: AbortSignal) {
-  const [sampler, latent] = await Promise.all([
-    getNode(client, "KSampler", signal),
-    getNode(client, "EmptyLatentImage", signal),
-  ]);
-  const wanted = samplers[job.scheduler];
-  if (!offers(sampler, "sampler_name", wanted.sampler) || !offers(sampler, "scheduler", wanted.scheduler)) {
-    throw new EngineError("bad-input", `This engine has no scheduler like ${job.scheduler}`);
-  }
-  checkRange(sampler, "steps", job.steps, "number of steps");
-  checkRange(sampler, "cfg", job.guidanceScale, "guidance scale");
-  checkRange(latent, "width", job.width);
-  checkRange(latent, "height", job.height);
+async function bringInference(
+  client: ComfyClient,
+  hostFiles: HostFiles | null,
+  handle: ComfyHandle,
+  job: InferenceJob,
+  signal: AbortSignal,
+): Promise<Graph> {
+  await checkInference(client, job, signal);
   const { model, from } = job;
   const files: InferenceFiles = { checkpoint: job.checkpoint };
-  if (model?.type === "ckp") files.checkpoint = await placeModel(client, "checkpoints", model.file, signal);
-  else await findCheckpoint(client, job.checkpoint, signal);
-  if (model?.type === "lora") files.lora = await placeModel(client, "loras", model.file, signal);
-  if (model?.type === "hyper") files.hypernetwork = await presentModel(client, "hypernetworks", model.file, signal);
-  if (model?.type === "ti") files.embedding = await presentModel(client, "embeddings", model.file, signal);
+  if (model?.type !== "ckp") await findCheckpoint(client, job.checkpoint, signal);
+  if (model) {
+    const { folder, serves } = places[model.type];
+    files[serves] = await placeModel(client, hostFiles, folder, model.file, signal);
+  }
   if (from) {
     const filename = `${from.image.hash}.${pictureExtension(from.image)}`;
     files.image = await upload(client, { type: "input", subfolder: "atelier", filename }, from.image, signal);
@@ -63,20 +70,12 @@ async function bringInference(client: ComfyClient, handle: ComfyHandle, job: Inf
 }
 
 async function bringTraining(client: ComfyClient, handle: ComfyHandle, job: TrainingJob, signal: AbortSignal) {
-  if (job.type !== "lora") throw new EngineError("bad-input", `This engine trains no model of the type ${job.type}`);
-  const nodes = await findTrainingNodes(client, signal);
-  if (!nodes) throw new EngineError("engine-failed", "This engine has no nodes to train with");
-  checkRange(nodes.train, "steps", job.steps, "number of steps");
-  checkRange(nodes.train, "learning_rate", job.learningRate);
-  checkRange(nodes.train, "rank", job.rank);
-  checkRange(nodes.train, "batch_size", job.batchSize);
+  const nodes = await checkTraining(client, job, signal);
   await findCheckpoint(client, job.checkpoint, signal);
   // A flat folder of this run's own. A second start overwrites what an interrupted one has left.
   const folder = handle.runId;
   const files = job.pictures.flatMap(({ image, caption }, index) => {
     const name = String(index + 1).padStart(4, "0");
-    // Older builds add two conditions for an empty caption and then fail over their number.
-    if (caption.trim() === "") throw new EngineError("bad-input", "A picture has no caption");
     return [
       { filename: `${name}.${pictureExtension(image)}`, source: image },
       { filename: `${name}.txt`, source: textFile(caption) },

@@ -19,10 +19,10 @@ export type Generation = "A" | "C";
 
 /** What the lists of files are read from. */
 interface Shelf {
-  checkpoints: readonly string[];
   hypernetworks: readonly string[];
   files: ReadonlyMap<string, unknown>;
   loras(): string[];
+  listedCheckpoints(): string[];
 }
 
 const int = (fallback: number, min: number, max: number): Declared => ["INT", { default: fallback, min, max }];
@@ -53,10 +53,7 @@ export function objectInfo(generation: Generation, shelf: Shelf): Record<string,
   const always: Record<string, NodeDescription> = {
     CheckpointLoaderSimple: node(
       {
-        ckpt_name: choice(() => {
-          const ours = [...shelf.files.keys()].filter((name) => name.startsWith("output/checkpoints/"));
-          return [...shelf.checkpoints, ...ours.map((name) => name.slice("output/checkpoints/".length))];
-        }),
+        ckpt_name: choice(() => shelf.listedCheckpoints()),
       },
       ["MODEL", "CLIP", "VAE"],
     ),

@@ -1,6 +1,16 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createComfyuiDriver } from "../../../src/drivers/comfyui/index.ts";
-import type { EngineError, InferenceJob, TrainingJob } from "../../../src/drivers/driver.ts";
+import type {
+  EngineError,
+  EngineTarget,
+  InferenceJob,
+  InputFile,
+  ModelType,
+  TrainingJob,
+} from "../../../src/drivers/driver.ts";
 import { ComfyuiDouble, type DoubleOptions } from "../../helpers/comfyui-double.ts";
 import { follow, inferenceJob, inputFile, trainingJob, typesOf } from "../jobs.ts";
 import { pace } from "./pace.ts";
@@ -14,17 +24,22 @@ const open = (options?: DoubleOptions) => {
 };
 afterEach(() => engine.stop());
 
-async function start(job: InferenceJob | TrainingJob) {
+async function start(job: InferenceJob | TrainingJob, changes: Partial<EngineTarget> = {}) {
   const handle = driver.prepare(crypto.randomUUID(), job);
-  await driver.start(engine.target, handle, job, signal);
+  await driver.start({ ...engine.target, ...changes }, handle, job, signal);
   return handle;
 }
+
+const using = (type: ModelType, file: InputFile, weight = 1) => ({ type, file, weight, triggerWords: "" });
 
 /** The graph that was submitted, by class of node. */
 function graph(): Record<string, Record<string, unknown>> {
   const nodes = Object.values(engine.submitted.at(-1)?.graph ?? {});
   return Object.fromEntries(nodes.map(({ class_type, inputs }) => [class_type, inputs]));
 }
+
+/** The prompts of the graph that was submitted. */
+const texts = () => Object.values(engine.submitted.at(-1)?.graph ?? {}).flatMap(({ inputs }) => inputs.text ?? []);
 
 const refusal = (job: InferenceJob | TrainingJob): Promise<EngineError> =>
   start(job).then(
@@ -73,28 +88,64 @@ describe("what the engine is asked for", () => {
     open();
     const file = inputFile("weights", "safetensors");
     engine.files.set(`output/loras/atelier/${file.hash}.safetensors`, new Uint8Array(2));
-    await start(inferenceJob({ model: { type: "lora", file, weight: 1, triggerWords: "" } }));
+    await start(inferenceJob({ model: using("lora", file) }));
     expect(engine.files.get(`output/loras/atelier/${file.hash}.safetensors`)?.length).toBe(file.size);
   });
 
   test("a checkpoint of ours takes the place of the base", async () => {
     open();
     const file = inputFile("a whole model", "safetensors");
-    await start(inferenceJob({ model: { type: "ckp", file, weight: 1, triggerWords: "" } }));
+    await start(inferenceJob({ model: using("ckp", file) }));
     expect(graph().CheckpointLoaderSimple).toEqual({ ckpt_name: `atelier/${file.hash}.safetensors` });
   });
 
-  test("an embedding and a hypernetwork that lie on the engine are applied", async () => {
-    open();
+  test("an embedding and a hypernetwork are placed in the shared_dir once, and applied with their weights", async () => {
+    const sharedDir = await mkdtemp(join(tmpdir(), "atelier-models-"));
+    open({ modelsDir: sharedDir });
     const ti = inputFile("embedding", "pt");
     const hyper = inputFile("network", "pt");
-    engine.embeddings.push(`ours/${ti.hash}`);
-    engine.hypernetworks.push(`${hyper.hash}.pt`);
-    await start(inferenceJob({ model: { type: "ti", file: ti, weight: 0.9, triggerWords: "" } }));
-    const texts = Object.values(engine.submitted[0]?.graph ?? {}).map(({ inputs }) => inputs.text);
-    expect(texts).toContain(`a lighthouse, (embedding:ours/${ti.hash}:0.9)`);
-    await start(inferenceJob({ model: { type: "hyper", file: hyper, weight: 0.5, triggerWords: "" } }));
-    expect(graph().HypernetworkLoader).toMatchObject({ hypernetwork_name: `${hyper.hash}.pt`, strength: 0.5 });
+    for (const _ of "12") {
+      await start(inferenceJob({ prompt: "a (dark", model: using("ti", ti, 0.9) }), { sharedDir });
+      // First, for after an open parenthesis the engine would take it for mere text.
+      expect(texts()).toContain(`(embedding:atelier/${ti.hash}:0.9), a (dark`);
+      await start(inferenceJob({ model: using("hyper", hyper, 0.5) }), { sharedDir });
+      const hypernetwork_name = `atelier/${hyper.hash}.pt`;
+      expect(graph().HypernetworkLoader).toMatchObject({ hypernetwork_name, strength: 0.5 });
+    }
+    expect(await readFile(join(sharedDir, `embeddings/atelier/${ti.hash}.pt`), "utf8")).toBe("embedding");
+    await rm(sharedDir, { recursive: true });
+  });
+
+  test("what lies on the engine under its hash is applied also without access to the host", async () => {
+    const modelsDir = await mkdtemp(join(tmpdir(), "atelier-models-"));
+    const ti = inputFile("embedding", "pt");
+    await mkdir(join(modelsDir, "embeddings/by-hand"), { recursive: true });
+    await writeFile(join(modelsDir, `embeddings/by-hand/${ti.hash}.pt`), "embedding");
+    open({ modelsDir });
+    await start(inferenceJob({ model: using("ti", ti) }));
+    expect(texts()).toContain(`(embedding:by-hand/${ti.hash}:1), a lighthouse`);
+    await rm(modelsDir, { recursive: true });
+  });
+
+  test("what is too large to be sent goes through the shared_dir", async () => {
+    const sharedDir = await mkdtemp(join(tmpdir(), "atelier-models-"));
+    open({ modelsDir: sharedDir });
+    engine.maxUploadBytes = 10;
+    const file = inputFile("a whole model", "safetensors");
+    await start(inferenceJob({ model: using("ckp", file) }), { sharedDir });
+    expect(graph().CheckpointLoaderSimple).toEqual({ ckpt_name: `atelier/${file.hash}.safetensors` });
+    expect(engine.files.size).toBe(0);
+    await rm(sharedDir, { recursive: true });
+  });
+
+  test("an embedding that the owner of the engine has put there may be named in a prompt", async () => {
+    const modelsDir = await mkdtemp(join(tmpdir(), "atelier-models-"));
+    await mkdir(join(modelsDir, "embeddings"));
+    await writeFile(join(modelsDir, "embeddings/easynegative.safetensors"), "");
+    open({ modelsDir });
+    await start(inferenceJob({ negativePrompt: "(embedding:easynegative:1.2), embedding:easynegative.safetensors" }));
+    expect(engine.submitted).toHaveLength(1);
+    await rm(modelsDir, { recursive: true });
   });
 
   test.each(["A", "C"] as const)("a LoRA is trained with the nodes of generation %s", async (generation) => {
@@ -129,7 +180,7 @@ describe("what the engine is asked for", () => {
       });
     };
     const file = { hash: "ab".repeat(32), size: pieces * piece.length, extension: "safetensors", stream };
-    await start(inferenceJob({ model: { type: "lora", file, weight: 1, triggerWords: "" } }));
+    await start(inferenceJob({ model: using("lora", file) }));
     const stored = engine.files.get(`output/loras/atelier/${file.hash}.safetensors`);
     expect(stored?.length).toBe(file.size);
     expect(stored?.every((byte) => byte === 7)).toBe(true);
@@ -139,6 +190,13 @@ describe("what the engine is asked for", () => {
 });
 
 describe("what is refused", () => {
+  const others = join(tmpdir(), `atelier-models-${crypto.randomUUID()}`);
+  beforeAll(async () => {
+    await mkdir(join(others, "embeddings/atelier"), { recursive: true });
+    await writeFile(join(others, `embeddings/atelier/${"ab".repeat(32)}.pt`), "");
+  });
+  afterAll(() => rm(others, { recursive: true }));
+
   test.each([
     { what: "too wide a picture", job: inferenceJob({ width: 20_000 }), says: "width must be between 16 and 16384" },
     { what: "an uneven size", job: inferenceJob({ height: 100 }), says: "height must be a multiple of 8" },
@@ -146,6 +204,17 @@ describe("what is refused", () => {
     { what: "too high a rank", job: trainingJob({ rank: 129 }), says: "rank must be between 1 and 128" },
     { what: "a learning rate of 2", job: trainingJob({ learningRate: 2 }), says: "learning rate must be" },
     { what: "training an embedding", job: trainingJob({ type: "ti" }), says: "trains no model of the type ti" },
+    {
+      what: "an empty caption",
+      job: trainingJob({ pictures: [{ image: inputFile("p"), caption: " " }] }),
+      says: "caption",
+    },
+    {
+      what: "more even steps than there are noise levels",
+      job: inferenceJob({ scheduler: "DDIM", steps: 30, from: { image: inputFile("x"), strength: 0.02 } }),
+      says: "DDIM takes at most 20 steps with a strength of 0.02",
+    },
+    { what: "an embedding without a name", job: inferenceJob({ prompt: "a (embedding: b)" }), says: "without a name" },
     {
       what: "a picture of another format",
       job: inferenceJob({ from: { image: inputFile("x", "heic"), strength: 0.5 } }),
@@ -164,7 +233,12 @@ describe("what is refused", () => {
     { what: "the checkpoint to train on", job: trainingJob({ checkpoint: "other.safetensors" }) },
     {
       what: "an embedding, which cannot be sent",
-      job: inferenceJob({ model: { type: "ti", file: inputFile("e", "pt"), weight: 1, triggerWords: "" } }),
+      job: inferenceJob({ model: using("ti", inputFile("e", "pt")) }),
+    },
+    { what: "an embedding that the prompt names", job: inferenceJob({ negativePrompt: "fog, embedding:blur" }) },
+    {
+      what: "an embedding that is another's, for which no name is one",
+      job: inferenceJob({ prompt: `embedding:atelier/${"ab".repeat(32)}` }),
     },
     {
       what: "a LoRA too large to be sent",
@@ -173,7 +247,7 @@ describe("what is refused", () => {
       }),
     },
   ])("a job for which the server lacks $what: model-missing", async ({ job }) => {
-    open();
+    open({ modelsDir: others });
     engine.maxUploadBytes = 500_000;
     expect(await refusal(job)).toMatchObject({ errorClass: "model-missing", isRetryable: true });
     expect(engine.submitted).toEqual([]);
