@@ -93,6 +93,8 @@ export type EngineHandle = { engine: EngineName; runId: string } & Record<string
 export interface Artifact {
   role: "image" | "model" | "sample";
   contentType: string;
+  /** Of a model: `pt` is a pickle, which is stored as it is and never opened. Default `safetensors`. */
+  extension?: "safetensors" | "pt";
   /** The engine's own words for where it lies. */
   locator: Record<string, string>;
 }

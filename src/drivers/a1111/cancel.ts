@@ -1,14 +1,16 @@
 /**
- * Ends one picture's run and nothing else. The engine's interrupt hits whatever is running, so it is sent only when our
+ * Ends one run and nothing else. The engine's interrupt hits whatever is running, so it is sent only when our
  * run has just been seen to be that, and to go on for longer than the request takes. A waiting request cannot be taken
  * back: it is let in and interrupted then.
  */
 import { setTimeout as wait } from "node:timers/promises";
 import { EngineError } from "../driver.ts";
-import type { TaskProgress } from "./answers.ts";
+import { pause } from "../pause.ts";
+import type { Progress, TaskProgress } from "./answers.ts";
 import type { Engine } from "./engine.ts";
 import type { A1111Handle } from "./handle.ts";
-import { findTask } from "./state.ts";
+import { findTask, getProgress, isTraining, names } from "./state.ts";
+import { markEnded, readTraces } from "./training-files.ts";
 
 /** An end nearer than this many round trips may come before the interrupt does. */
 const roundTrips = 5;
@@ -17,6 +19,7 @@ const watchedMs = 60 * 60_000;
 
 export async function cancelRun(engine: Engine, handle: A1111Handle, signal: AbortSignal): Promise<void> {
   engine.runs.cancel(handle.runId);
+  if (handle.kind === "train") return cancelTraining(engine, handle, signal);
   const task = await interrupt(engine, handle, signal);
   const own = engine.runs.find(handle.runId);
   if (task?.active || task?.queued || (own && !own.outcome)) void interruptLater(engine, handle);
@@ -44,5 +47,28 @@ async function interruptLater(engine: Engine, handle: A1111Handle): Promise<void
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
     }
+  }
+}
+
+/** A training that waits for its turn sees by itself that it is not wanted; one that runs is told from others'. */
+async function cancelTraining(engine: Engine, handle: A1111Handle, signal: AbortSignal): Promise<void> {
+  const { client, files, runs, pace } = engine;
+  const own = () => {
+    const run = runs.find(handle.runId);
+    return run?.isSubmitted && !run.outcome;
+  };
+  const isOurs = async (now: Progress) =>
+    own() || names(now, handle) || (files !== null && (await readTraces(files, handle, false, signal)).isOpen);
+  for (;;) {
+    const now = await getProgress(client, signal);
+    if (isTraining(now) && (await isOurs(now))) {
+      await client.post("/sdapi/v1/interrupt", {}, signal);
+      // Said again, it would hit the training that comes after.
+      if (files) await markEnded(files, handle, signal);
+      return;
+    }
+    // Between its checkpoint and its first step it is not to be seen yet.
+    if (!own()) return;
+    await pause(pace.firstMs, signal);
   }
 }

@@ -18,6 +18,8 @@ export interface Pace {
 export const defaultPace: Pace = { firstMs: 250, mostMs: 1_000, silentMs: 30_000, acceptedMs: 3_000, listedMs: 5_000 };
 
 export interface Engine {
+  /** The same for the same engine. */
+  place: string;
   client: HttpClient;
   /** Null without access to the engine's host. */
   files: HostFiles | null;

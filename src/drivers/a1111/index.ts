@@ -24,6 +24,7 @@ export function createA1111Driver(options: A1111Options = {}): Driver {
   const runs = new OwnRuns();
   const pace = { ...defaultPace, ...options.pace };
   const connect = (target: EngineTarget): Engine => ({
+    place: `${target.host}:${target.port}`,
     client: new HttpClient(target, options.requestTimeoutMs ?? 15_000),
     files: openHostFiles(target, modelFolders),
     runs,
@@ -36,10 +37,12 @@ export function createA1111Driver(options: A1111Options = {}): Driver {
     prepare: prepareHandle,
     start: (target, handle, job, signal) => startRun(connect(target), parseHandle(handle), job, signal),
     watch: (target, handle, signal) => watchRun(connect(target), parseHandle(handle), signal),
-    async fetch(_target, artifact) {
-      const { data } = artifact.locator;
-      if (!data) throw new EngineError("engine-failed", "The engine no longer has the result");
-      return new Blob([Buffer.from(data, "base64")]).stream();
+    async fetch(target, artifact, signal) {
+      const { data, path } = artifact.locator;
+      if (data) return new Blob([Buffer.from(data, "base64")]).stream();
+      const { files } = connect(target);
+      if (!files || !path) throw new EngineError("engine-failed", "The engine no longer has the result");
+      return files.read(path, signal);
     },
     cancel: (target, handle, signal) => cancelRun(connect(target), parseHandle(handle), signal),
   };

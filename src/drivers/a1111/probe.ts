@@ -7,6 +7,7 @@ import type { Engine } from "./engine.ts";
 import { listModels, refreshRoutes } from "./models.ts";
 import { offeredSchedulers } from "./samplers.ts";
 import { getProgress, isIdle } from "./state.ts";
+import { engineRoot } from "./train.ts";
 
 type Family = "A1111" | "Forge" | "SD.Next";
 
@@ -29,6 +30,12 @@ export async function probe({ client, files }: Engine, signal: AbortSignal): Pro
   const apply: ModelType[] = [];
   // What we put there must be seen without a restart.
   for (const type of types) if (files && (await hasRoute(refreshRoutes[type]))) apply.push(type);
+  const train: ModelType[] = [];
+  // It reads the pictures from its own disk, and leaves the model there.
+  if (files && (await engineRoot(client, signal))) {
+    if (await hasRoute("/sdapi/v1/train/embedding")) train.push("ti");
+    if (await hasRoute("/sdapi/v1/train/hypernetwork")) train.push("hyper");
+  }
   const device = sizes?.cuda?.system ?? sizes?.ram;
   return {
     engine: "a1111",
@@ -44,7 +51,7 @@ export async function probe({ client, files }: Engine, signal: AbortSignal): Pro
         ]
       : [],
     queue: { running: isIdle(now) ? 0 : 1, waiting: pending?.size ?? 0 },
-    capabilities: { infer: schedulers.length > 0, apply, train: [], schedulers, maxUploadBytes: null },
+    capabilities: { infer: schedulers.length > 0, apply, train, schedulers, maxUploadBytes: null },
     models,
     checkpoints: guessCheckpoints(models.checkpoints),
     isModelLoaded: settings.sd_model_checkpoint ? true : null,

@@ -30,6 +30,7 @@ const canceledAtMost = 1_000;
 export class OwnRuns {
   private readonly runs = new Map<string, OwnRun>();
   private readonly canceled = new Set<string>();
+  private readonly lines = new Map<string, Promise<unknown>>();
 
   find(runId: string): OwnRun | null {
     return this.runs.get(runId) ?? null;
@@ -67,6 +68,16 @@ export class OwnRuns {
       resolve(run.outcome);
     });
     return run;
+  }
+
+  /** One after the other for each `place`. */
+  inLine<T>(place: string, work: () => Promise<T>): Promise<T> {
+    const turn = (this.lines.get(place) ?? Promise.resolve()).then(work);
+    this.lines.set(
+      place,
+      turn.catch(() => {}),
+    );
+    return turn;
   }
 
   private forgetLater(runId: string): void {

@@ -1,22 +1,17 @@
-/**
- * Follows a picture's run to its end. What can be known of it: our own request, while this process holds it open; the
- * task's state by its id, as long as the engine lives and remembers; and whether the engine does anything at all.
- */
+/** Follows a run to its end by polling; how much can be seen of it depends on its kind. */
 import { EngineError, type EngineEvent } from "../driver.ts";
 import { pause } from "../pause.ts";
 import { Story } from "../story.ts";
-import type { TaskProgress } from "./answers.ts";
 import type { Engine } from "./engine.ts";
 import type { A1111Handle } from "./handle.ts";
-import type { Outcome } from "./runs.ts";
-import { findTask, getProgress, isIdle, isKnown } from "./state.ts";
-
-/** The engine takes an id from one list before it puts it on the next: one look that finds nothing proves nothing. */
-const looksUntilLost = 3;
+import { PictureWatcher } from "./watch-picture.ts";
+import { TrainingWatcher } from "./watch-training.ts";
 
 export async function* watchRun(engine: Engine, handle: A1111Handle, signal: AbortSignal): AsyncGenerator<EngineEvent> {
   const told: EngineEvent[] = [];
-  const watcher = new Watcher(engine, handle, new Story(handle.steps, (event) => told.push(event)));
+  const story = new Story(handle.steps, (event) => told.push(event));
+  const watcher =
+    handle.kind === "train" ? new TrainingWatcher(engine, handle, story) : new PictureWatcher(engine, handle, story);
   let pauseMs = engine.pace.firstMs;
   for (;;) {
     signal.throwIfAborted();
@@ -37,97 +32,4 @@ export async function* watchRun(engine: Engine, handle: A1111Handle, signal: Abo
       throw error;
     });
   }
-}
-
-class Watcher {
-  private previewId = -1;
-  /** The engine has told of the task by its id. */
-  private isSeen = false;
-  /** The connection broke, and the engine went on with the run all the same. */
-  private isOrphan = false;
-  private doubts = 0;
-  private silentSince: number | null = null;
-
-  constructor(
-    private readonly engine: Engine,
-    private readonly handle: A1111Handle,
-    private readonly story: Story,
-  ) {}
-
-  /** Looks once. @returns the last events of the run, or null while it goes on */
-  async look(signal: AbortSignal): Promise<EngineEvent[] | null> {
-    const { client, runs } = this.engine;
-    const own = runs.find(this.handle.runId);
-    const isAnswered = () => own?.outcome != null && own.outcome.is !== "cut";
-    const task = isAnswered() ? null : await findTask(client, this.handle.taskId, signal, this.previewId);
-    // Read only now: the answer may have come while the engine was asked.
-    const outcome = own?.outcome ?? null;
-    if (outcome && outcome.is !== "cut") return this.conclude(outcome);
-    if (task && (task.active || task.queued)) {
-      this.isSeen = true;
-      this.isOrphan = outcome !== null;
-      this.doubts = 0;
-      this.silentSince = null;
-      if (task.active) this.tell(task);
-      else if (runs.wasCanceled(this.handle.runId)) return this.conclude({ is: "canceled" });
-      else this.story.waiting(positionOf(task));
-      return null;
-    }
-    if (own && !outcome) return this.awaitAnswer(task, own.isCanceled, signal);
-    if (isKnown(task)) return this.gone(own !== null);
-    // Builds that let us choose no ids know nothing of any run: ours may be what keeps them busy.
-    if (!this.isSeen && !isIdle(await getProgress(client, signal))) this.doubts = 0;
-    else this.doubts += 1;
-    return this.doubts < looksUntilLost ? null : this.gone(this.isOrphan);
-  }
-
-  /** Our request is open, and the engine does not tell of the run by its id. */
-  private async awaitAnswer(task: TaskProgress | null, isCanceled: boolean, signal: AbortSignal) {
-    const state = await getProgress(this.engine.client, signal);
-    if (isKnown(task) || !isIdle(state)) {
-      this.silentSince = null;
-      if (isKnown(task)) return null;
-      // Nothing can be interrupted that cannot be told from other people's work.
-      if (isCanceled) return this.conclude({ is: "canceled" });
-      this.story.running();
-      return null;
-    }
-    this.silentSince ??= performance.now();
-    return performance.now() - this.silentSince < this.engine.pace.silentMs ? null : this.gone(false);
-  }
-
-  private tell(task: TaskProgress): void {
-    this.story.running();
-    if (task.progress) this.story.stepped(task.progress);
-    const [, contentType, data] = task.live_preview?.match(/^data:([^;,]+);base64,(.+)$/s) ?? [];
-    if (!contentType || !data) return;
-    this.previewId = task.id_live_preview ?? this.previewId;
-    this.story.preview({ contentType, bytes: new Uint8Array(Buffer.from(data, "base64")) });
-  }
-
-  /** The run is over or forgotten, and its picture is nowhere. */
-  private gone(hasRun: boolean): EngineEvent[] {
-    if (this.engine.runs.wasCanceled(this.handle.runId)) return this.conclude({ is: "canceled" });
-    if (!hasRun) return [{ type: "lost" }];
-    // Told apart from a restart: a proxy that cuts every long request would have it made again without end.
-    const error = new EngineError(
-      "engine-failed",
-      "The connection broke before the engine could hand over the picture",
-    );
-    return this.conclude({ is: "failed", error });
-  }
-
-  private conclude(outcome: Exclude<Outcome, { is: "cut" }>): EngineEvent[] {
-    if (outcome.is === "canceled") return [{ type: "canceled" }];
-    if (outcome.is === "failed") return [{ type: "failed", error: outcome.error }];
-    this.story.started();
-    this.story.saving();
-    return [...outcome.artifacts.map((artifact) => ({ type: "artifact" as const, artifact })), { type: "finished" }];
-  }
-}
-
-/** "In queue: 2/3" for the second of those that wait, behind the one that runs. */
-function positionOf(task: TaskProgress): number {
-  const place = typeof task.textinfo === "string" ? task.textinfo.match(/In queue: (\d+)\//)?.[1] : undefined;
-  return Math.max(1, Number(place ?? 1));
 }

@@ -6,9 +6,13 @@ export interface Disk {
   find(path: string): Promise<{ size: number; isDirectory: boolean } | null>;
   /** The plain files of a directory; none when it is not there. */
   list(path: string): Promise<{ name: string; size: number }[]>;
+  /** The names of the directories in a directory; none when it is not there. */
+  listDirectories(path: string): Promise<string[]>;
   makeDirectory(path: string): Promise<void>;
   /** Whole or not at all: under a temporary name, then renamed. */
   write(path: string, file: Pick<InputFile, "size" | "stream">): Promise<void>;
+  /** Replaces what is there. */
+  rename(from: string, to: string): Promise<void>;
   /** No error when it is not there. */
   remove(path: string): Promise<void>;
 }

@@ -3,13 +3,22 @@
  * or `sftp://user@host[:port]/path` with the server's key or password and its pinned host key.
  */
 import type { SFTPWrapper } from "ssh2";
-import { EngineError, type EngineTarget, type InputFile } from "../driver.ts";
+import { EngineError, type EngineTarget, type ErrorClass, type InputFile } from "../driver.ts";
 import { failure } from "../http.ts";
 import { type Trust, withSsh } from "../ssh/connection.ts";
-import { findFile, listFiles, makeDirectory, removeFile, writeFile } from "../ssh/files.ts";
+import {
+  findFile,
+  listDirectories,
+  listFiles,
+  makeDirectory,
+  readRemote,
+  removeFile,
+  renameFile,
+  writeFile,
+} from "../ssh/files.ts";
 import { parseSftpUrl } from "../ssh/sftp-url.ts";
 import type { Disk } from "./disk.ts";
-import { localDisk } from "./local-disk.ts";
+import { localDisk, readLocal } from "./local-disk.ts";
 
 export type ModelFolder = "loras" | "checkpoints" | "embeddings" | "hypernetworks";
 
@@ -44,6 +53,16 @@ export interface HostFiles {
 
   /** Takes away what `put` has put there; it is no error when it is gone. @throws EngineError */
   remove(folder: ModelFolder, name: string, signal: AbortSignal): Promise<void>;
+
+  /**
+   * For what is no model: the pictures, logs and results of a training.
+   * @param work gets the host's files and the path of `shared_dir` there
+   * @throws EngineError "engine-failed", or of the connection
+   */
+  visit<T>(signal: AbortSignal, work: (disk: Disk, root: string) => Promise<T>): Promise<T>;
+
+  /** Streams a file by its path below `shared_dir`. @throws EngineError, also in the midst of the stream */
+  read(path: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>>;
 }
 
 /**
@@ -59,13 +78,7 @@ export function openHostFiles(
   const directory = (folder: ModelFolder) => `${place.root}/${folders[folder]}/${ours}`;
 
   async function on<T>(signal: AbortSignal, work: Work<T>, fault: string, trust: Trust = "pinned"): Promise<T> {
-    try {
-      signal.throwIfAborted();
-      return await place.visit(signal, trust, work);
-    } catch (error) {
-      if (error instanceof EngineError || signal.aborted) throw failure(error, signal);
-      throw new EngineError("model-missing", fault, { cause: error });
-    }
+    return orFault(signal, "model-missing", fault, () => place.visit(signal, trust, work));
   }
 
   return {
@@ -114,7 +127,24 @@ export function openHostFiles(
         "The model cannot be removed from the server's shared_dir",
       );
     },
+    visit: (signal, work) =>
+      orFault(signal, "engine-failed", "The server's shared_dir cannot be used", () =>
+        place.visit(signal, "pinned", (disk) => work(disk, place.root)),
+      ),
+    read: (path, signal) =>
+      orFault(signal, "engine-failed", "The engine no longer has the result", () => place.read(path, signal)),
   };
+}
+
+/** Runs `work`, whose errors of the file system become an EngineError of that class and message. */
+async function orFault<T>(signal: AbortSignal, errorClass: ErrorClass, message: string, work: () => Promise<T>) {
+  try {
+    signal.throwIfAborted();
+    return await work();
+  } catch (error) {
+    if (error instanceof EngineError || signal.aborted) throw failure(error, signal);
+    throw new EngineError(errorClass, message, { cause: error });
+  }
 }
 
 /** The only names that we ever build a path with. */
@@ -127,30 +157,36 @@ type Work<T> = (disk: Disk, hostKey?: string) => Promise<T>;
 interface Place {
   root: string;
   visit<T>(signal: AbortSignal, trust: Trust, work: Work<T>): Promise<T>;
+  /** @param path below the root */
+  read(path: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>>;
 }
 
 function placeOf(target: EngineTarget, sharedDir: string): Place {
   const url = parseSftpUrl(sharedDir);
   if (!url) {
+    const root = sharedDir.replace(/\/+$/, "");
     return {
-      root: sharedDir.replace(/\/+$/, ""),
+      root,
       visit: (signal, _trust, work) => work(localDisk(signal)),
+      read: (path, signal) => readLocal(`${root}/${path}`, signal),
     };
   }
   const { password, privateKey, hostKey } = target;
+  const address = { ...url, password, privateKey, hostKey };
   return {
     root: url.path,
     visit: (signal, trust, work) =>
-      withSsh({ ...url, password, privateKey, hostKey }, signal, trust, (ssh) =>
-        ssh.sftp(signal, (sftp) => work(sftpDisk(sftp), ssh.hostKey)),
-      ),
+      withSsh(address, signal, trust, (ssh) => ssh.sftp(signal, (sftp) => work(sftpDisk(sftp), ssh.hostKey))),
+    read: (path, signal) => readRemote(address, `${url.path}/${path}`, signal),
   };
 }
 
 const sftpDisk = (sftp: SFTPWrapper): Disk => ({
   find: (path) => findFile(sftp, path),
   list: (path) => listFiles(sftp, path),
+  listDirectories: (path) => listDirectories(sftp, path),
   makeDirectory: (path) => makeDirectory(sftp, path),
   write: (path, file) => writeFile(sftp, path, file),
+  rename: (from, to) => renameFile(sftp, from, to),
   remove: (path) => removeFile(sftp, path),
 });

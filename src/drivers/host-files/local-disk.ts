@@ -1,6 +1,6 @@
 /** A file system that is mounted here. */
 import { randomUUID } from "node:crypto";
-import { createWriteStream } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
@@ -28,6 +28,15 @@ export const localDisk = (signal: AbortSignal): Disk => ({
       throw error;
     }
   },
+  async listDirectories(path) {
+    try {
+      const entries = await readdir(path, { withFileTypes: true });
+      return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  },
   async makeDirectory(path) {
     await mkdir(path, { recursive: true });
   },
@@ -45,7 +54,14 @@ export const localDisk = (signal: AbortSignal): Disk => ({
       throw error;
     }
   },
+  rename,
   async remove(path) {
     await rm(path, { force: true });
   },
 });
+
+/** Streams a file. What breaks on the way breaks the stream: half a file never passes for a whole. */
+export async function readLocal(path: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  await stat(path);
+  return Readable.toWeb(createReadStream(path, { signal })) as unknown as ReadableStream<Uint8Array>;
+}

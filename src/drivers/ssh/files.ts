@@ -47,6 +47,12 @@ export async function listFiles(sftp: SFTPWrapper, path: string): Promise<Listed
     .map((entry) => ({ name: entry.filename, size: entry.attrs.size }));
 }
 
+/** The names of the directories in a directory; none when it is not there. */
+export async function listDirectories(sftp: SFTPWrapper, path: string): Promise<string[]> {
+  const entries = await orNull(ask<import("ssh2").FileEntryWithStats[]>((done) => sftp.readdir(path, done)));
+  return (entries ?? []).filter((entry) => entry.attrs.isDirectory()).map((entry) => entry.filename);
+}
+
 /** Makes a directory and those above it that are missing. */
 export async function makeDirectory(sftp: SFTPWrapper, path: string): Promise<void> {
   if (await findFile(sftp, path)) return;
@@ -62,16 +68,20 @@ export async function removeFile(sftp: SFTPWrapper, path: string): Promise<void>
   await orNull(ask((done) => sftp.unlink(path, done)));
 }
 
+/** Replaces what is there: the plain rename does not, and servers other than OpenSSH lack the one that does. */
+export async function renameFile(sftp: SFTPWrapper, from: string, to: string): Promise<void> {
+  await ask((done) => sftp.ext_openssh_rename(from, to, done)).catch(async () => {
+    await removeFile(sftp, to);
+    await ask((done) => sftp.rename(from, to, done));
+  });
+}
+
 /** Writes a file under another name in the same directory, and renames it: nobody ever sees half of it. */
 export async function writeFile(sftp: SFTPWrapper, path: string, file: Pick<InputFile, "size" | "stream">) {
   const aside = `${path.slice(0, path.lastIndexOf("/") + 1)}.${crypto.randomUUID()}.part`;
   try {
     await writeInPlace(sftp, aside, file);
-    // The plain rename does not replace what is there; servers other than OpenSSH lack the other.
-    await ask((done) => sftp.ext_openssh_rename(aside, path, done)).catch(async () => {
-      await removeFile(sftp, path);
-      await ask((done) => sftp.rename(aside, path, done));
-    });
+    await renameFile(sftp, aside, path);
   } catch (error) {
     await removeFile(sftp, aside).catch(() => {});
     throw error;
