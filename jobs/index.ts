@@ -79,6 +79,7 @@ export async function startWorker(
     const isKnown = await beat(sql, worker);
     await attendant.compare();
     if (isKnown) await sweepLeases(sql);
+    await sql`select charge_running()`;
     // What lists are kept fast by: see sql/0013_lists.sql to 0015_search.sql.
     await sql`select fold_counts(), fold_uses()`;
     await sql.begin((tx) => foldWaiting(tx as unknown as Sql));

@@ -34,6 +34,35 @@ create function missing(offers jsonb, wants jsonb) returns text[] language sql i
   ], null)
 $$;
 
+create table fits (
+  need_id    int not null references needs,
+  profile_id int not null references profiles,
+  primary key (profile_id, need_id)
+);
+comment on table fits is 'Which profiles lack nothing for which needs. Both never change, so neither does this.';
+create index fits_by_need on fits (need_id);
+
+-- A need and a profile that are new at the same moment must see each other: additions, which are rare, exclude each other.
+create function add_need(of_type text, wanted jsonb) returns void language sql as $$
+  select pg_advisory_xact_lock(7264300);
+  with added as (
+    insert into needs (type, wants, seconds)
+    values (of_type, wanted, case of_type when 'train' then 900 else 15 end)
+    on conflict do nothing
+    returning id
+  )
+  insert into fits (need_id, profile_id)
+  select a.id, p.id from added a, profiles p where p.type = of_type and missing(p.offers, wanted) = '{}'
+$$;
+create function add_profile(of_type text, offered jsonb) returns void language sql as $$
+  select pg_advisory_xact_lock(7264300);
+  with added as (
+    insert into profiles (type, offers) values (of_type, offered) on conflict do nothing returning id
+  )
+  insert into fits (need_id, profile_id)
+  select n.id, a.id from added a, needs n where n.type = of_type and missing(offered, n.wants) = '{}'
+$$;
+
 -- Null until the server has been probed: what it can do is not known then.
 create function find_profile(server servers) returns int language plpgsql as $$
 declare
@@ -55,7 +84,7 @@ begin
   loop
     select id into found from profiles where type = server.type and offers = offered;
     exit when found is not null;
-    insert into profiles (type, offers) values (server.type, offered) on conflict do nothing;
+    perform add_profile(server.type, offered);
   end loop;
   return found;
 end $$;
@@ -95,9 +124,7 @@ begin
   loop
     select id into found from needs where type = task.type and wants = wanted;
     exit when found is not null;
-    insert into needs (type, wants, seconds)
-    values (task.type, wanted, case task.type when 'train' then 900 else 15 end)
-    on conflict do nothing;
+    perform add_need(task.type, wanted);
   end loop;
   return found;
 end $$;
@@ -161,21 +188,86 @@ create index tasks_pending on tasks (user_id) where status in ('initial', 'ready
 drop index tasks_waiting;
 
 create table queues (
-  need_id   int not null references needs,
   user_id   int not null references users on delete cascade,
+  need_id   int not null references needs,
+  type      text not null,
   waiting   int not null,
   rank      double precision not null,
   priority  int not null,
   since     timestamptz not null,
-  served_at timestamptz,
-  primary key (need_id, user_id)
+  served_at timestamptz not null default '-infinity',
+  primary key (user_id, need_id)
 );
 comment on table queues is
   'How many tasks of a user wait for a kind of server, and the first of them: dispatch looks at these, not at all tasks.';
 comment on column queues.rank is 'Of the task whose turn is next; priority and since are of the same one.';
-comment on column queues.served_at is 'When a task of this queue last began or ended.';
-create index queues_by_user on queues (user_id);
-create index queues_waiting on queues (need_id, user_id) where waiting > 0;
+comment on column queues.served_at is 'When a task of this queue last began, was seen to run, or ended.';
+create index queues_by_wait on queues (type, greatest(since, served_at)) where waiting > 0;
+
+create table shares (
+  user_id     int not null references users on delete cascade,
+  type        text not null,
+  waiting     int not null default 0,
+  priority    int not null default 0,
+  since       timestamptz not null default now(),
+  served_at   timestamptz not null default '-infinity',
+  gpu_seconds double precision not null default 0,
+  as_of       timestamptz not null default now(),
+  turn        bigint not null,
+  used        double precision not null,
+  primary key (user_id, type)
+);
+comment on table shares is
+  'What a user had of the pool lately, and has waiting. Ordered by (turn, used): whose turn it is, without looking at the tasks.';
+comment on column shares.since is 'Since when something of the user has been waiting without a break.';
+comment on column shares.served_at is 'When a task of the user last began, was seen to run, or ended.';
+comment on column shares.gpu_seconds is
+  'Had lately, running tasks included by what they are expected to take: what was used an hour before as_of counts half.';
+comment on column shares.turn is
+  'The ten minutes of the clock since which the user has had nothing, earlier by one for each point of priority.';
+comment on column shares.used is 'Logarithm of gpu_seconds as they will be at one moment for all users: their order without the time.';
+create index shares_turn on shares (type, turn, used, user_id) where waiting > 0;
+
+create function decayed(gpu_seconds double precision, as_of timestamptz, at timestamptz) returns double precision
+language sql immutable parallel safe as $$
+  select gpu_seconds * exp(-ln(2) / 3600 * greatest(0, extract(epoch from at - as_of)::double precision))
+$$;
+
+create function turn_of(since timestamptz, served_at timestamptz, priority int) returns bigint
+language sql stable parallel safe as $$
+  select floor(extract(epoch from greatest(since, served_at)) / 600)::bigint - priority
+$$;
+
+create function set_turn() returns trigger language plpgsql as $$
+begin
+  new.turn := turn_of(new.since, new.served_at, new.priority);
+  new.used := ln(greatest(new.gpu_seconds, 0.001)) + extract(epoch from new.as_of) * ln(2) / 3600;
+  return new;
+end $$;
+create trigger a_turn before insert or update on shares for each row execute function set_turn();
+
+-- Adds to what a user had; a task that begins or ends is service, whatever it costs.
+create function charge(of_user int, of_type text, seconds double precision) returns void language sql as $$
+  insert into shares as s (user_id, type, gpu_seconds, as_of, served_at)
+  -- Nothing is charged to a user who is being deleted.
+  select u.id, of_type, greatest(0, seconds), now(), now() from users u where u.id = of_user
+  on conflict (user_id, type) do update
+  set gpu_seconds = greatest(0, decayed(s.gpu_seconds, s.as_of, now()) + seconds), as_of = now(), served_at = now()
+$$;
+
+-- The first task of a queue; nulls when it is empty.
+create function find_head(of_user int, of_need int, out rank double precision, out priority int, out waiting_at timestamptz)
+language sql stable as $$
+  select t.rank, t.priority, t.waiting_at
+  from tasks t
+  where t.need_id = of_need and t.user_id = of_user and t.rank is not null
+  order by t.rank, t.id
+  limit 1
+$$;
+
+create function highest_priority(of_user int, of_type text) returns int language sql stable as $$
+  select coalesce(max(q.priority), 0) from queues q where q.user_id = of_user and q.type = of_type and q.waiting > 0
+$$;
 
 create function count_queue() returns trigger language plpgsql as $$
 begin
@@ -184,33 +276,38 @@ begin
     set waiting = q.waiting - 1,
       rank = coalesce(head.rank, q.rank),
       priority = coalesce(head.priority, q.priority),
-      since = coalesce(head.waiting_at, q.since),
-      served_at = case when tg_op = 'UPDATE' and new.status = 'running' then now() else q.served_at end
-    from (select 1) one
-    left join lateral (
-      select t.rank, t.priority, t.waiting_at
-      from tasks t
-      where t.need_id = old.need_id and t.user_id = old.user_id and t.rank is not null
-      order by t.rank, t.id
-      limit 1
-    ) head on true
+      since = coalesce(head.waiting_at, q.since)
+    from find_head(old.user_id, old.need_id) head
     where q.need_id = old.need_id and q.user_id = old.user_id;
+    update shares s
+    set waiting = s.waiting - 1, priority = highest_priority(s.user_id, s.type)
+    where s.user_id = old.user_id and s.type = old.type;
   end if;
   if tg_op <> 'DELETE' and new.rank is not null then
-    insert into queues as q (need_id, user_id, waiting, rank, priority, since)
-    values (new.need_id, new.user_id, 1, new.rank, new.priority, new.waiting_at)
-    on conflict (need_id, user_id) do update
+    insert into queues as q (user_id, need_id, type, waiting, rank, priority, since)
+    values (new.user_id, new.need_id, new.type, 1, new.rank, new.priority, new.waiting_at)
+    on conflict (user_id, need_id) do update
     set waiting = q.waiting + 1,
       rank = case when q.waiting = 0 or excluded.rank < q.rank then excluded.rank else q.rank end,
       priority = case when q.waiting = 0 or excluded.rank < q.rank then excluded.priority else q.priority end,
       since = case when q.waiting = 0 or excluded.rank < q.rank then excluded.since else q.since end;
+    insert into shares as s (user_id, type, waiting, priority, since)
+    values (new.user_id, new.type, 1, new.priority, new.waiting_at)
+    on conflict (user_id, type) do update
+    set waiting = s.waiting + 1,
+      priority = case when s.waiting = 0 then excluded.priority else greatest(s.priority, excluded.priority) end,
+      since = case when s.waiting = 0 then excluded.since else least(s.since, excluded.since) end;
   end if;
   return null;
 end $$;
 create trigger d_queue_insert after insert on tasks
   for each row when (new.rank is not null) execute function count_queue();
+-- What dispatch takes out of the queues it counts itself, all at once.
 create trigger d_queue_update after update on tasks
-  for each row when (row(old.rank, old.need_id) is distinct from row(new.rank, new.need_id)) execute function count_queue();
+  for each row when (
+    row(old.rank, old.need_id) is distinct from row(new.rank, new.need_id)
+    and not (old.status = 'waiting' and new.status = 'running')
+  ) execute function count_queue();
 create trigger d_queue_delete after delete on tasks
   for each row when (old.rank is not null) execute function count_queue();
 

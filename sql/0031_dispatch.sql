@@ -20,20 +20,6 @@ create table placements (
 comment on table placements is 'Which server holds which of our model files, by the sha256 of the content.';
 create index placements_by_hash on placements (hash);
 
-create table shares (
-  user_id     int not null references users on delete cascade,
-  type        text not null,
-  gpu_seconds double precision not null,
-  as_of       timestamptz not null,
-  primary key (user_id, type)
-);
-comment on table shares is 'GPU-seconds that a user had lately: what was used an hour before as_of counts half.';
-
-create function decayed(gpu_seconds double precision, as_of timestamptz, at timestamptz) returns double precision
-language sql immutable parallel safe as $$
-  select gpu_seconds * exp(-ln(2) / 3600 * greatest(0, extract(epoch from at - as_of)::double precision))
-$$;
-
 create table attempts (
   id               bigint generated always as identity primary key,
   task_id          int references tasks on delete set null,
@@ -81,7 +67,9 @@ create trigger d_room after update on servers for each row
 alter table leases
   drop claim_by,
   add user_id int references users on delete cascade,
-  add need_id int references needs;
+  add need_id int references needs,
+  add charged double precision not null default 0;
+comment on column leases.charged is 'GPU-seconds that its owner''s share has been charged with so far.';
 update leases l set user_id = t.user_id, need_id = t.need_id from tasks t where t.id = l.task_id;
 alter table leases alter user_id set not null, alter need_id set not null;
 comment on column leases.worker_id is 'Who runs it; null until a worker takes it up.';
@@ -107,7 +95,6 @@ returns leases language plpgsql as $$
 declare
   held leases;
   used double precision;
-  kind text;
 begin
   delete from leases where task_id = of_task returning * into held;
   if held.task_id is null then
@@ -122,13 +109,8 @@ begin
     and a.task_id = of_task
     and a.number = t.attempts
     and a.ended_at is null;
-  update queues set served_at = clock_timestamp() where need_id = held.need_id and user_id = held.user_id;
-  select type into kind from needs where id = held.need_id;
-  -- Nothing is charged to a user who is being deleted.
-  insert into shares as s (user_id, type, gpu_seconds, as_of)
-  select u.id, kind, used, now() from users u where u.id = held.user_id
-  on conflict (user_id, type) do update
-  set gpu_seconds = decayed(s.gpu_seconds, s.as_of, excluded.as_of) + excluded.gpu_seconds, as_of = excluded.as_of;
+  update queues set served_at = now() where need_id = held.need_id and user_id = held.user_id;
+  perform charge(held.user_id, n.type, used - held.charged) from needs n where n.id = held.need_id;
   perform pg_notify('pool', '');
   return held;
 end $$;
@@ -147,38 +129,108 @@ begin
   return case tg_op when 'DELETE' then old else new end;
 end $$;
 
+-- Users whose tasks run are being served, and a run that takes longer than expected is charged as it goes. Called every
+-- few seconds by each worker; of calls close together one does the work.
+create function charge_running() returns void language plpgsql as $$
+declare
+  busy record;
+begin
+  if not pg_try_advisory_xact_lock(7264303) then
+    return;
+  end if;
+  for busy in
+    select l.user_id, n.type, array_agg(distinct l.need_id) as needs,
+      sum(greatest(0, extract(epoch from now() - l.created_at) - l.charged)) as overdue
+    from leases l
+    join needs n on n.id = l.need_id
+    join shares s on s.user_id = l.user_id and s.type = n.type
+    where s.served_at < now() - interval '10 seconds'
+    group by 1, 2
+    order by 1, 2
+  loop
+    update leases l
+    set charged = greatest(l.charged, extract(epoch from now() - l.created_at))
+    where l.user_id = busy.user_id and l.need_id = any (busy.needs);
+    update queues q set served_at = now() where q.user_id = busy.user_id and q.need_id = any (busy.needs);
+    perform charge(busy.user_id, busy.type, busy.overdue);
+  end loop;
+end $$;
+
+-- Takes leased tasks out of their queues, and charges their owners with what they are expected to take. In the order in
+-- which everybody locks these rows.
+create function leave_queues(of_tasks int[]) returns void language plpgsql as $$
+declare
+  left_queue record;
+  left_share record;
+begin
+  for left_queue in
+    select l.user_id, l.need_id, count(*)::int as tasks from leases l
+    where l.task_id = any (of_tasks) group by 1, 2 order by 1, 2
+  loop
+    update queues q
+    set waiting = q.waiting - left_queue.tasks,
+      served_at = now(),
+      rank = coalesce(head.rank, q.rank),
+      priority = coalesce(head.priority, q.priority),
+      since = coalesce(head.waiting_at, q.since)
+    from find_head(left_queue.user_id, left_queue.need_id) head
+    where q.user_id = left_queue.user_id and q.need_id = left_queue.need_id;
+  end loop;
+  for left_share in
+    select l.user_id, n.type, count(*)::int as tasks, sum(l.charged) as seconds
+    from leases l join needs n on n.id = l.need_id
+    where l.task_id = any (of_tasks) group by 1, 2 order by 1, 2
+  loop
+    update shares s
+    set waiting = s.waiting - left_share.tasks,
+      priority = highest_priority(s.user_id, s.type),
+      gpu_seconds = decayed(s.gpu_seconds, s.as_of, now()) + left_share.seconds,
+      as_of = now(),
+      served_at = now()
+    where s.user_id = left_share.user_id and s.type = left_share.type;
+  end loop;
+end $$;
+
 -- Gives waiting tasks to free slots, and leases them to one worker.
 --
--- Order: the level of a queue (its first task's priority, one more for every ten minutes that nothing of it ran), then
--- the GPU-seconds its owner had lately and is having, each further task of the same round counted as taken; then age.
--- A queue that is served stays on its level, so a user with a thousand waiting tasks gains nothing by their number, and
--- a queue that is not served rises above any newer one: nothing starves.
+-- Whose turn it is: users who have had nothing for longest by the ten minutes of the clock, a point of priority counting
+-- as ten minutes; among those the ones who had the fewest GPU-seconds lately, each further task of the same round
+-- counted as taken. A user whose tasks run gains nothing by the number of those that wait, and one who gets nothing
+-- comes before any newer one, so nothing starves; a single kind of task that its owner's other work would hold back for
+-- hours comes in by itself. Among a user's own tasks: the lowest rank.
 --
 -- A task goes to a server that holds its model's file. Where all that hold it are busy it waits for them, but no longer
 -- than `patience`; then any server will do, which gets the file first.
 --
--- Rounds exclude each other. Rows are locked in the order server, task (skipping what others hold), queue.
+-- Rounds exclude each other. Rows are locked in the order server, task (skipping what others hold), queue, share.
 create function dispatch(to_worker text, capacity int, max_running int, patience interval default '15 seconds')
 returns table (task_id int, epoch bigint) language plpgsql as $$
 declare
   slot_servers int[];
   kinds int[];
+  starts int[];
   firsts int[];
   lasts int[];
   taken boolean[];
+  of_type text;
+  free int;
   size int;
+  looked int;
+  seen int;
   item record;
   kind int;
   position int;
   candidate int;
   holder int;
   chosen int;
+  users int[];
+  tasks_of_type int[];
+  servers_of_type int[];
   picked_tasks int[] := '{}';
-  picked_users int[] := '{}';
   picked_servers int[] := '{}';
   claimed int[];
 begin
-  if capacity <= 0 or not exists (select from queues where waiting > 0) then
+  if capacity <= 0 or not exists (select from shares s where s.waiting > 0) then
     return;
   end if;
   perform pg_advisory_xact_lock(7264301);
@@ -186,149 +238,166 @@ begin
     return;
   end if;
 
-  -- One place in these arrays for each free slot, those of one profile together.
-  with busy as (
-    select l.server_id, count(*)::int as leases from leases l group by 1
-  ), free as (
-    select s.id, s.profile_id, s.slots - s.foreign_runs - coalesce(b.leases, 0) as slots, coalesce(b.leases, 0) as leases
-    from servers s
-    left join busy b on b.server_id = s.id
-    where s.status in ('idle', 'ready', 'working')
-      and s.profile_id is not null
-  ), slots as (
-    select f.id, f.profile_id, row_number() over (order by f.profile_id, f.leases + n, f.id)::int as place
-    from free f cross join generate_series(1, f.slots) n
-  ), spans as (
-    select profile_id, min(place) as first, max(place) as last from slots group by 1
-  )
-  select
-    (select array_agg(id order by place) from slots),
-    array_agg(profile_id order by first), array_agg(first order by first), array_agg(last order by first)
-  into slot_servers, kinds, firsts, lasts
-  from spans;
-  size := least(capacity, coalesce(cardinality(slot_servers), 0));
-  if size = 0 then
-    return;
-  end if;
-  taken := array_fill(false, array[cardinality(slot_servers)]);
-
-  for item in
-    with running as materialized (
-      select l.user_id, n.type, count(*)::int as tasks,
-        sum(greatest(extract(epoch from now() - l.created_at), n.seconds)) as seconds
-      from leases l join needs n on n.id = l.need_id
-      group by 1, 2
-    ), serving as materialized (
-      select distinct l.need_id, l.user_id from leases l
-    ), wanted as materialized (
-      select distinct q.need_id from queues q where q.waiting > 0
-    ), fits as materialized (
-      select n.id as need_id, n.type, n.seconds, p.id as profile_id
-      from wanted w
-      join needs n on n.id = w.need_id
-      join profiles p on p.type = n.type
-      where p.id = any (kinds)
-        and missing(p.offers, n.wants) = '{}'
-    ), breadth as (
-      select f.profile_id, count(*) as needs from fits f group by 1
-    ), offered as materialized (
-      -- The most special servers first, so that the others stay free for what only they can do.
-      select f.need_id, f.type, f.seconds, array_agg(f.profile_id order by b.needs, f.profile_id) as profiles
-      from fits f join breadth b using (profile_id)
-      group by 1, 2, 3
-    ), queue as materialized (
-      select q.need_id, q.user_id, q.waiting, q.rank, o.profiles, o.seconds,
-        q.priority + case when v.user_id is null
-          then floor(extract(epoch from now() - greatest(q.since, q.served_at)) / 600) else 0 end as level,
-        coalesce(decayed(s.gpu_seconds, s.as_of, now()), 0) + coalesce(r.seconds, 0) as used,
-        max_running - coalesce(r.tasks, 0) as room
-      from queues q
-      join offered o on o.need_id = q.need_id
-      left join running r on r.user_id = q.user_id and r.type = o.type
-      left join serving v on v.need_id = q.need_id and v.user_id = q.user_id
-      left join shares s on s.user_id = q.user_id and s.type = o.type
-      where q.waiting > 0
-        and coalesce(r.tasks, 0) < max_running
-    ), ranked as (
-      -- No profile is reached by a queue that has as many before it as there are slots in all; some more, since tasks
-      -- that wait for a certain server take no slot.
-      select q.*, p.id as profile_id,
-        row_number() over (partition by p.id order by q.level desc, q.used, q.rank, q.user_id, q.need_id) as place,
-        count(*) over (partition by p.id, q.level) as peers
-      from queue q cross join unnest(q.profiles) p (id)
-    ), kept as (
-      select r.need_id, r.user_id, r.profiles, r.seconds, r.level, r.used, r.room, min(r.peers) as peers
-      from ranked r
-      where r.place <= size + 32
-      group by 1, 2, 3, 4, 5, 6, 7
-    ), spread as (
-      select k.*, t.id, t.model_id, t.avoid, t.waiting_at, t.rank, k.used + (t.place - 1) * k.seconds as cost
-      from kept k
-      cross join lateral (
-        select a.id, a.model_id, a.avoid, a.waiting_at, a.rank, row_number() over (order by a.rank, a.id) as place
-        from tasks a
-        where a.need_id = k.need_id
-          and a.user_id = k.user_id
-          and a.rank is not null
-          and coalesce(a.start_before > now(), true)
-        order by a.rank, a.id
-        limit least(size + 8, k.room + 8, greatest(8, ceil(2.0 * size / k.peers)))
-      ) t
+  foreach of_type in array array['infer', 'train'] loop
+    -- One place in these arrays for each free slot, those of one profile together.
+    with busy as (
+      select l.server_id, count(*)::int as leases from leases l group by 1
+    ), free as (
+      select s.id, s.profile_id, s.slots - s.foreign_runs - coalesce(b.leases, 0) as slots,
+        coalesce(b.leases, 0) as leases
+      from servers s
+      left join busy b on b.server_id = s.id
+      where s.status in ('idle', 'ready', 'working')
+        and s.type = of_type
+        and s.profile_id is not null
+    ), slots as (
+      select f.id, f.profile_id, row_number() over (order by f.profile_id, f.leases + n, f.id)::int as place
+      from free f cross join generate_series(1, f.slots) n
+    ), spans as (
+      select profile_id, min(place) as first, max(place) as last from slots group by 1
     )
-    select a.id, a.user_id, a.room, a.profiles, a.avoid, a.need_id, now() - a.waiting_at >= patience as is_impatient, h.holders,
-      a.avoid <> '{}' and not exists (
-        select from judge_servers(a.need_id) j
-        where j.lacks = '{}' and j.status in ('idle', 'ready', 'working') and j.server_id <> all (a.avoid)
-      ) as is_stuck
-    from spread a
-    left join models m on m.id = a.model_id
-    left join lateral (
-      select array_agg(p.server_id order by p.used_at desc) as holders
-      from placements p
-      join servers s on s.id = p.server_id
-      where p.hash = m.hash
-        and s.status in ('idle', 'ready', 'working')
-        and s.id <> all (a.avoid)
-        and exists (
-          select from profiles f join needs n on n.id = a.need_id
-          where f.id = s.profile_id and f.type = n.type and missing(f.offers, n.wants) = '{}'
+    select
+      (select array_agg(id order by place) from slots),
+      array_agg(profile_id order by first), array_agg(first order by first), array_agg(last order by first)
+    into slot_servers, kinds, starts, lasts
+    from spans;
+    free := coalesce(cardinality(slot_servers), 0);
+    size := least(capacity - cardinality(picked_tasks), free);
+    continue when size = 0;
+    -- Tasks that wait for a certain server take no slot, so a few more are looked at than can go; and more again when
+    -- those who come first want other kinds of servers.
+    looked := size + 8;
+
+    loop
+      taken := array_fill(false, array[free]);
+      firsts := starts;
+      users := '{}';
+      tasks_of_type := '{}';
+      servers_of_type := '{}';
+      seen := 0;
+      for item in
+        with offered as materialized (
+          -- The most special servers first, so that the others stay free for what only they can do.
+          select f.need_id, array_agg(f.profile_id order by f.breadth, f.profile_id) as profiles
+          from (
+            select need_id, profile_id, count(*) over (partition by profile_id) as breadth
+            from fits
+            where profile_id = any (kinds)
+          ) f
+          group by 1
+        ), running as materialized (
+          select l.user_id, count(*)::int as tasks
+          from leases l join needs n on n.id = l.need_id
+          where n.type = of_type
+          group by 1
+        ), waiting as materialized (
+          select s.user_id, null::int as need_id, s.since, s.served_at, decayed(s.gpu_seconds, s.as_of, now()) as used
+          from shares s
+          where s.type = of_type and s.waiting > 0
+          order by s.turn, s.used
+          limit looked
+        ), overlooked as materialized (
+          select q.user_id, q.need_id, q.since, q.served_at, 0::double precision as used
+          from queues q
+          where q.type = of_type
+            and q.waiting > 0
+            and greatest(q.since, q.served_at) < now() - interval '2 hours'
+          order by greatest(q.since, q.served_at)
+          limit looked
+        ), peers as (
+          select count(*) as count from waiting
+        ), found as (
+          select w.user_id, w.used + (t.place - 1) * n.seconds as cost, turn_of(w.since, w.served_at, t.priority) as turn,
+            t.id, t.need_id, t.model_id, t.avoid, t.waiting_at, t.rank
+          from (select * from waiting union all select * from overlooked) w
+          cross join lateral (
+            select a.*, row_number() over (order by a.rank, a.id) as place
+            from queues q
+            cross join lateral (
+              select k.id, k.need_id, k.model_id, k.avoid, k.waiting_at, k.rank, k.priority
+              from tasks k
+              where k.need_id = q.need_id
+                and k.user_id = q.user_id
+                and k.rank is not null
+                and coalesce(k.start_before > now(), true)
+              order by k.rank, k.id
+              limit least(size, ceil(2.0 * size / (select count from peers))) + 3
+            ) a
+            where q.user_id = w.user_id
+              and q.type = of_type
+              and q.waiting > 0
+              and coalesce(q.need_id = w.need_id, true)
+              and q.need_id in (select need_id from offered)
+            order by a.rank, a.id
+            limit least(size, ceil(2.0 * size / (select count from peers))) + 3
+          ) t
+          join needs n on n.id = t.need_id
         )
-    ) h on true
-    order by a.level desc, a.cost, a.rank, a.id
-  loop
-    continue when cardinality(array_positions(picked_users, item.user_id)) >= item.room;
-    chosen := null;
-    foreach holder in array coalesce(item.holders, '{}') loop
-      foreach position in array array_positions(slot_servers, holder) loop
-        if not taken[position] then
-          chosen := position;
-          exit;
+        select f.id, f.user_id, o.profiles, f.avoid, max_running - coalesce(r.tasks, 0) as room, h.holders,
+          now() - f.waiting_at >= patience as is_impatient, (select count from peers) as seen,
+          f.avoid <> '{}' and not exists (
+            select from fits j join servers s on s.profile_id = j.profile_id
+            where j.need_id = f.need_id and s.status in ('idle', 'ready', 'working') and s.id <> all (f.avoid)
+          ) as is_stuck
+        from found f
+        join offered o on o.need_id = f.need_id
+        left join running r on r.user_id = f.user_id
+        left join models m on m.id = f.model_id
+        left join lateral (
+          select array_agg(p.server_id order by p.used_at desc) as holders
+          from placements p
+          join servers s on s.id = p.server_id
+          join fits j on j.profile_id = s.profile_id and j.need_id = f.need_id
+          where p.hash = m.hash
+            and s.status in ('idle', 'ready', 'working')
+            and s.id <> all (f.avoid)
+        ) h on true
+        order by f.turn, f.cost, f.rank, f.id
+      loop
+        seen := item.seen;
+        continue when cardinality(array_positions(users, item.user_id)) >= item.room or item.id = any (tasks_of_type);
+        chosen := null;
+        foreach holder in array coalesce(item.holders, '{}') loop
+          foreach position in array array_positions(slot_servers, holder) loop
+            if not taken[position] then
+              chosen := position;
+              exit;
+            end if;
+          end loop;
+          exit when chosen is not null;
+        end loop;
+        continue when chosen is null and item.holders is not null and not item.is_impatient;
+        if chosen is null then
+          foreach kind in array item.profiles loop
+            position := array_position(kinds, kind);
+            while firsts[position] <= lasts[position] and taken[firsts[position]] loop
+              firsts[position] := firsts[position] + 1;
+            end loop;
+            for candidate in firsts[position]..lasts[position] loop
+              if not taken[candidate] and (item.is_stuck or slot_servers[candidate] <> all (item.avoid)) then
+                chosen := candidate;
+                exit;
+              end if;
+            end loop;
+            exit when chosen is not null;
+          end loop;
         end if;
+        continue when chosen is null;
+        taken[chosen] := true;
+        users := users || item.user_id;
+        tasks_of_type := tasks_of_type || item.id;
+        servers_of_type := servers_of_type || slot_servers[chosen];
+        exit when cardinality(tasks_of_type) = size;
       end loop;
-      exit when chosen is not null;
+      if seen = 0 then
+        -- Nobody among those looked at wants what is free.
+        select count(*) into seen from (select from shares s where s.type = of_type and s.waiting > 0 limit looked) w;
+      end if;
+      exit when cardinality(tasks_of_type) = size or seen < looked;
+      looked := looked * 8;
     end loop;
-    continue when chosen is null and item.holders is not null and not item.is_impatient;
-    if chosen is null then
-      foreach kind in array item.profiles loop
-        position := array_position(kinds, kind);
-        while firsts[position] <= lasts[position] and taken[firsts[position]] loop
-          firsts[position] := firsts[position] + 1;
-        end loop;
-        for candidate in firsts[position]..lasts[position] loop
-          if not taken[candidate] and (item.is_stuck or slot_servers[candidate] <> all (item.avoid)) then
-            chosen := candidate;
-            exit;
-          end if;
-        end loop;
-        exit when chosen is not null;
-      end loop;
-    end if;
-    continue when chosen is null;
-    taken[chosen] := true;
-    picked_tasks := picked_tasks || item.id;
-    picked_users := picked_users || item.user_id;
-    picked_servers := picked_servers || slot_servers[chosen];
-    exit when cardinality(picked_tasks) = size;
+    picked_tasks := picked_tasks || tasks_of_type;
+    picked_servers := picked_servers || servers_of_type;
   end loop;
   if picked_tasks = '{}' then
     return;
@@ -342,16 +411,13 @@ begin
     order by t.id
     for update skip locked
   );
-  perform from queues q
-  where (q.need_id, q.user_id) in (select t.need_id, t.user_id from tasks t where t.id = any (claimed))
-  order by q.need_id, q.user_id
-  for update;
 
   return query
   with chosen as (
-    select p.task_id, p.server_id, t.waiting_at
+    select p.task_id, p.server_id, t.waiting_at, n.seconds
     from unnest(picked_tasks, picked_servers) p (task_id, server_id)
     join tasks t on t.id = p.task_id
+    join needs n on n.id = t.need_id
     where p.task_id = any (claimed)
   ), started as (
     update tasks t
@@ -359,10 +425,10 @@ begin
       attempts = t.attempts + 1, lease_epoch = t.lease_epoch + 1, started_at = now()
     from chosen c
     where t.id = c.task_id
-    returning t.id, t.lease_epoch, t.server_id, t.user_id, t.need_id, t.model_id, t.attempts, c.waiting_at
+    returning t.id, t.lease_epoch, t.server_id, t.user_id, t.need_id, t.model_id, t.attempts, c.waiting_at, c.seconds
   ), leased as (
-    insert into leases (task_id, server_id, worker_id, user_id, need_id)
-    select s.id, s.server_id, to_worker, s.user_id, s.need_id from started s
+    insert into leases (task_id, server_id, worker_id, user_id, need_id, charged)
+    select s.id, s.server_id, to_worker, s.user_id, s.need_id, s.seconds from started s
   ), noted as (
     insert into attempts (task_id, number, epoch, server_id, need_id, user_id, model_id, waited_seconds)
     select s.id, s.attempts, s.lease_epoch, s.server_id, s.need_id, s.user_id, s.model_id,
@@ -370,4 +436,6 @@ begin
     from started s
   )
   select s.id, s.lease_epoch from started s;
+
+  perform leave_queues(claimed);
 end $$;

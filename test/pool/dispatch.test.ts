@@ -82,25 +82,25 @@ describe("whose turn it is", () => {
     await server({ slots: 4 });
     for (const user of [anna, anna, anna, anna, ben, ben, chen]) await task({ user: user.id });
     await round();
-    const shares = await sql`select user_id, count(*) from leases group by 1 order by 1`;
+    const shares = await sql`select count(*) from leases group by user_id order by 1 desc`;
     expect(shares.map((row) => row.count)).toEqual([2, 1, 1]);
   });
 
   test("GPU-seconds of long ago weigh less than those of just now", async () => {
     await server();
     await sql`
-      insert into shares values
-        (${anna.id}, 'infer', 1000, now() - interval '10 hours'), (${ben.id}, 'infer', 100, now())
+      insert into shares (user_id, type, gpu_seconds, as_of)
+      values (${anna.id}, 'infer', 1000, now() - interval '10 hours'), (${ben.id}, 'infer', 100, now())
     `;
-    await task({ user: ben.id, age: 10 });
+    await task({ user: ben.id });
     const id = await task({ user: anna.id });
     expect((await round()).map(([id]) => id)).toEqual([id]);
   });
 
   test("priority comes before shares, and waiting for ten minutes is worth a point of it", async () => {
     await server();
-    await sql`insert into shares values (${anna.id}, 'infer', 1000, now())`;
-    const low = await task({ user: ben.id, age: 1150 });
+    await sql`insert into shares (user_id, type, gpu_seconds) values (${anna.id}, 'infer', 1000)`;
+    const low = await task({ user: ben.id, age: 500 });
     const high = await task({ user: anna.id, priority: 2 });
     expect((await round()).map(([id]) => id)).toEqual([high]);
     await end(high);
