@@ -29,6 +29,7 @@ import { type FileRecord, keepFile, keepPicture } from "../src/storage/records.t
 import { readSafetensorsHeader } from "../src/storage/safetensors.ts";
 import { spool, streamFile } from "../src/storage/spool.ts";
 import type { JobDeps } from "./handler.ts";
+import { createPreviewer } from "./keep-preview.ts";
 import { createReporter } from "./report-progress.ts";
 
 const modelType = "application/octet-stream";
@@ -118,6 +119,7 @@ async function train(run: Attempt): Promise<void> {
       run.pace.observe(progress);
       return report.task(progress, progress.fraction * (1 - coverShare));
     },
+    onPreview: createPreviewer(deps, lease, null),
   });
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
@@ -191,6 +193,7 @@ async function makeCover(
       job: await inferenceJob(deps.sql, deps.storage, server, image, task, model),
       onProgress: (progress) =>
         report.task({ ...progress, phase: "saving" }, 1 - coverShare + progress.fraction * coverShare),
+      onPreview: createPreviewer(deps, run.lease, null),
     });
     return (await keepArtifact(run, artifacts)).key;
   } catch (error) {
@@ -219,6 +222,7 @@ async function infer(run: Attempt): Promise<void> {
         run.pace.observe(progress);
         return report.image(progress, image.id, progress.fraction, (before + progress.fraction) / total);
       },
+      onPreview: createPreviewer(deps, lease, image.id),
     });
     const file = await keepArtifact(run, artifacts);
     await fenced(sql, lease, async (tx) => {

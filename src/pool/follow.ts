@@ -35,6 +35,8 @@ export interface Run {
   /** Aborting leaves the run on the engine as it is. */
   signal: AbortSignal;
   onProgress: (progress: Progress) => Promise<void>;
+  /** A picture that the engine shows of its work; not waited for. */
+  onPreview: (bytes: Uint8Array) => void;
 }
 
 /**
@@ -81,6 +83,9 @@ export async function follow(run: Run): Promise<Artifact[]> {
             step: event.step,
             loss: event.loss,
           });
+          break;
+        case "preview":
+          run.onPreview(event.bytes);
           break;
         case "started":
           expect();

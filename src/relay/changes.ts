@@ -118,6 +118,7 @@ export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }:
       // Listening twice is listening once, and after a new connection was made it is needed.
       await inTime(patienceMs, line`listen atelier`);
     } catch (error) {
+      if (isStopped) return;
       hasGap = true;
       const dead = line;
       line = open();
@@ -125,7 +126,7 @@ export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }:
       throw error;
     }
     await readNow();
-    await forget();
+    if (!isStopped) await forget();
   }
 
   async function forget(): Promise<void> {

@@ -5,11 +5,11 @@
  */
 import type { Viewer } from "../auth/viewer.ts";
 import type { Context, Resource } from "../rest/define.ts";
+import { isMoving } from "../rest/moving.ts";
 import { printPage, type ReadPage } from "../rest/read.ts";
 import { type Conditions, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
 import type { Follower } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, toMessage } from "./frames.ts";
-import { isMoving } from "./moving.ts";
 
 /** So many objects are kept of what a follower was told; beyond, it gets the page again and starts from there. */
 const maxTold = 2_000;

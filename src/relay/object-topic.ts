@@ -1,10 +1,10 @@
 /** One object and who watches it. */
 import { guest, type Viewer } from "../auth/viewer.ts";
 import type { Resource } from "../rest/define.ts";
+import { isMoving, isSigned } from "../rest/moving.ts";
 import { type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
 import { closeCodes, type Follower } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, type State, toMessage } from "./frames.ts";
-import { isMoving, isSigned } from "./moving.ts";
 
 /** The followers of one session, or all guests: they see the same. */
 interface Party {

@@ -125,6 +125,30 @@ export function ownThumbnail(edge: ThumbnailEdge) {
 }
 
 /**
+ * What the engine shows of a picture while it is made, for whoever sees the row: a signed URL that ends with the run.
+ * @param isOf SQL over `t` and a preview `p`
+ */
+export function previewField(isOf: (sql: Sql) => Fragment) {
+  return {
+    schema: z.string().nullable(),
+    live: true,
+    select: ({ sql, links }: Context) => sql`
+      case when t.status = 'running' then (
+        select ${links.mark}::text || 'preview-' || p.task_id || '-' || p.number || '.webp' from previews p where ${isOf(sql)}
+      ) end
+    `,
+  } satisfies Field;
+}
+
+const previewKey = /^preview-([1-9]\d{0,9})-\d{1,16}\.webp$/;
+
+/** The task that a preview's key names, or null when it is none. */
+export function taskOfPreview(key: string): number | null {
+  const id = Number(previewKey.exec(key)?.[1] ?? 0);
+  return id > 0 && id <= maxId ? id : null;
+}
+
+/**
  * The URL under which the viewer may load what a stored path names; null when it may not. Whether somebody else's file
  * is open is asked only for files that are not the viewer's own.
  * @param path SQL over `t`

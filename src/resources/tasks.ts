@@ -22,6 +22,7 @@ import {
   isMine,
   name,
   nullableReference,
+  previewField,
   reference,
   shownName,
   updatedAt,
@@ -207,6 +208,7 @@ export const tasks = defineResource({
       select: (context) => context.sql`case when ${isMine(context)} then t.params end`,
     },
     error: errorField,
+    preview: previewField((sql) => sql`p.task_id = t.id`),
     metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
     attempts: { schema: z.int() },
     queue_position: {

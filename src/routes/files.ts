@@ -1,6 +1,7 @@
 /** Stored files: uploads in, bytes out to those who may see them. */
 import { Hono, type Context as HonoContext } from "hono";
 import { Problem } from "../problems.ts";
+import { taskOfPreview } from "../resources/common.ts";
 import { readJson } from "../rest/body.ts";
 import type { Context } from "../rest/define.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
@@ -62,6 +63,8 @@ export function fileRoutes(deps: FileDeps) {
     const key = readKey(c.req.param("key"));
     const { picture, edge } = readThumbnailKey(key);
     const query = new URL(c.req.url).searchParams;
+    const taskId = taskOfPreview(key);
+    if (taskId !== null) return sendPreview(c.req.raw, taskId, key, context);
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${picture}
     `;
@@ -97,6 +100,17 @@ export function requireUser(c: HonoContext<Env>): { context: Context; userId: nu
   const context = c.get("context");
   if (context.viewer.id === null) throw new Problem("token-required");
   return { context, userId: context.viewer.id };
+}
+
+/** What an engine shows of its work: the newest picture, to those who were shown the URL, while the work goes on. */
+async function sendPreview(request: Request, taskId: number, key: string, { sql, links }: Context): Promise<Response> {
+  const [preview] = links.isSigned(key, new URL(request.url).searchParams)
+    ? await sql<{ bytes: Uint8Array<ArrayBuffer> }[]>`select bytes from previews where task_id = ${taskId}`
+    : [];
+  if (!preview) throw notFound(key);
+  return new Response(preview.bytes, {
+    headers: { "Content-Type": "image/webp", "Cache-Control": "private, max-age=60" },
+  });
 }
 
 /** What can be no key names no file. @throws Problem "not-found" */

@@ -20,6 +20,7 @@ export interface Picture {
 
 /** Decoded, a pixel takes four bytes: a quarter of a gigabyte, whatever the file's size was. */
 export const maxPixels = 64_000_000;
+const previewEdge = 256;
 
 // Two decoders of one thread each rather than one of many: a picture's time is mostly its codec's, which is serial.
 // Without the bound, 20 large uploads would decode into 5 GB at once.
@@ -68,6 +69,16 @@ export async function readPicture(input: Uint8Array | string): Promise<Picture> 
       throw refused(`The file begins like ${format.toUpperCase()} but cannot be decoded as such.`, cause);
     }
   });
+}
+
+/** A small WebP of what an engine shows of its work: nobody's upload, but nothing to be trusted either. */
+export async function makePreview(bytes: Uint8Array): Promise<Uint8Array> {
+  return inTurn(() =>
+    sharp(bytes, { limitInputPixels: maxPixels })
+      .resize({ width: previewEdge, height: previewEdge, fit: "inside", withoutEnlargement: true })
+      .webp({ quality: 60, effort: 2 })
+      .toBuffer(),
+  );
 }
 
 /** High enough that training does not learn our artefacts; what came lossless stays lossless. */

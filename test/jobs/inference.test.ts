@@ -60,6 +60,22 @@ test("a picture has the size that was asked for, a thumbnail, and a file of the 
   expect(list.map((file: Json) => file.hash)).toContain(hash);
 });
 
+test("what the engine shows while it works reaches those who watch, and is gone with the run", async () => {
+  const { id, task_id } = await pool.make("images", owner.token, { ...slow, width: 512, prompt: "a lake" });
+  const image = await pool.server.watch(`images/${id}`, { token: owner.token });
+  const task = await pool.server.watch(`tasks/${task_id}`, { token: owner.token });
+  const { preview: first } = await image.until(({ preview }) => preview !== null);
+  expect(await sharp(await pool.download(first)).metadata()).toMatchObject({ format: "webp", width: 256 });
+  expect((await pool.fetch(new Request(first.split("?")[0]))).status).toBe(404);
+  await task.until(({ preview }) => preview !== null);
+  // Another picture, under another URL.
+  const { preview: second } = await image.until(({ preview }) => preview !== null && preview !== first);
+  await cancel(task_id);
+  await Promise.all([image.until(({ preview }) => preview === null), task.until(({ preview }) => preview === null)]);
+  expect((await pool.fetch(new Request(second))).status).toBe(404);
+  expect(await pool.sql`select from previews`).toHaveLength(0);
+});
+
 test("the same seed makes the same picture, another seed another", async () => {
   const [one, same, other] = await Promise.all([draw({ seed: 5 }), draw({ seed: 5 }), draw({ seed: 6 })]);
   expect(await pixels(one)).toEqual(await pixels(same));

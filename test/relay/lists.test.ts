@@ -66,7 +66,9 @@ test("each viewer is told of what it may see, as it may see it", async () => {
   const tokens = [owner.token, stranger.token, admin.token, undefined];
   const lists = await Promise.all(tokens.map((token) => watch(`datasets?user_id=${owner.id}`, token)));
   const [mine, others, all, guests] = lists;
+  const created = Promise.all([mine?.next("create"), all?.next("create")]);
   const { id } = await make(owner.token);
+  await created;
   const published = Promise.all([others?.next("create", id), guests?.next("create", id)]);
   const seen = Promise.all([mine?.next("update", id), all?.next("update", id)]);
   await patch(id, { public: true });

@@ -4,6 +4,23 @@ import { startApp } from "../helpers/app.ts";
 
 const app = await startApp();
 
+test("an answer that shows what moves without a version is given in full, and not once nothing moves any more", async () => {
+  const { token } = await app.signUp();
+  const { id, task_id } = await app.make("images", token, { prompt: "a lake" });
+  const ask = async (etag: string) =>
+    app.call("GET", `/api/images/${id}`, { token, headers: { "If-None-Match": etag } });
+  await app.sql`update tasks set status = 'running' where id = ${task_id}`;
+  await app.sql`update images set status = 'running' where id = ${id}`;
+  const { headers } = await ask("");
+  const etag = headers.get("etag") as string;
+  expect((await ask(etag)).status).toBe(304);
+  await app.sql`insert into previews (task_id, image_id, bytes) values (${task_id}, ${id}, 'x')`;
+  const moving = await ask(etag);
+  expect([moving.status, moving.headers.get("etag")]).toEqual([200, etag]);
+  await app.sql`delete from previews`;
+  expect((await ask(etag)).status).toBe(304);
+});
+
 test.each([
   { header: (etag: string) => etag, status: 304 },
   { header: (etag: string) => `W/${etag}`, status: 304 },

@@ -30,7 +30,6 @@ export function describeResource(resource: Resource): Described {
     operations[route] = describeOperation({ ...outline, tag: name });
   };
   const reading = resource.readers === "users" ? "required" : "optional";
-  const isLive = Object.values(resource.fields).some((field) => field.live);
 
   add(`GET ${path}`, {
     id: `list${type}s`,
@@ -51,10 +50,10 @@ export function describeResource(resource: Resource): Described {
     summary: `Get one ${singular}, or watch it`,
     description: `What does not exist and what the caller may not see answer alike. It takes no query parameters.\n\n${socketText(resource)}`,
     token: reading,
-    parameters: [idParameter(resource), ...(isLive ? [] : [ifNoneMatch]), lastEventId],
+    parameters: [idParameter(resource), ifNoneMatch, lastEventId],
     answers: {
       200: withEvents(json(ref(type), `The ${singular}`, { ETag: header("ETag") })),
-      ...(isLive ? {} : { 304: { description: "It is as it was", headers: { ETag: header("ETag") } } }),
+      304: { description: "It is as it was, and no live field has a value", headers: { ETag: header("ETag") } },
     },
     problems: ["invalid-query", "not-found"],
     extensions: { "x-websocket": socketNotes(`${type}Frame`) },

@@ -1,5 +1,5 @@
 /** What an object shows that changes without a version: live fields that have a value, and signed URLs. */
-import type { Resource } from "../rest/define.ts";
+import type { Resource } from "./define.ts";
 
 const liveFields = new WeakMap<Resource, string[]>();
 
