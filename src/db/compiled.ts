@@ -52,3 +52,10 @@ export function fill(sql: Sql, { strings, args }: Compiled, values: Record<strin
   const filled = args.map((arg) => (arg instanceof Slot ? values[arg.name] : arg));
   return sql(strings as unknown as TemplateStringsArray, ...(filled as never[]));
 }
+
+/** Runs a statement whose plan is not kept: it is planned for its own values, which takes a message more. */
+export function runOnce<T extends readonly object[]>(sql: Sql, statement: Fragment): Promise<T> {
+  const { strings, args } = compile(() => statement);
+  const text = strings.reduce((all, part, i) => `${all}$${i}${part}`);
+  return sql.unsafe(text, args as never[]) as unknown as Promise<T>;
+}

@@ -141,7 +141,7 @@ export const datasets = defineResource({
     name: { kind: "text", column: "name" },
   },
   sorts: commonSorts,
-  lists: { counted: ["user_id", "name"], tags: "dataset_tags", isOwned: true },
+  lists: { counted: ["user_id", "name"], tags: { postings: "dataset_tags", columns: [] }, isOwned: true },
   isSearchable: true,
   visible: ownedOrPublic,
   mayWrite: isOwnerOrAdmin,

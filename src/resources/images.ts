@@ -85,7 +85,7 @@ export const images = defineResource({
   sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
   lists: {
     counted: ["user_id", "name", "status", "scheduler", "base_model", "model_id"],
-    tags: "image_tags",
+    tags: { postings: "image_tags", columns: ["scheduler", "base_model", "model_id"] },
     isOwned: true,
   },
   isSearchable: true,

@@ -78,7 +78,7 @@ export const models = defineResource({
   sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
   lists: {
     counted: ["user_id", "name", "type", "status", "base_model", "dataset_id", "server_id"],
-    tags: "model_tags",
+    tags: { postings: "model_tags", columns: ["type", "base_model"] },
     isOwned: true,
   },
   isSearchable: true,

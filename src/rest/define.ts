@@ -96,10 +96,11 @@ export interface Resource {
   /** SQL for whose a row is, over `t`. */
   owner: string;
   /**
-   * How long lists stay fast (sql/0013_lists.sql): the columns that are counted by value, the table of tag postings,
-   * and whether rows are public or private. Absent for small tables, which are counted and sorted.
+   * How long lists stay fast (sql/0013_lists.sql): the columns that are counted by value, the table of tag postings
+   * with the columns that it repeats, and whether rows are public or private. Absent for small tables, which are counted
+   * and sorted.
    */
-  lists?: { counted: string[]; tags?: string; isOwned: boolean };
+  lists?: { counted: string[]; tags?: { postings: string; columns: string[] }; isOwned: boolean };
   /** Searched by keywords, see src/search. */
   isSearchable?: boolean;
   /** Only these viewers may list and read at all; others get 401 (guests) or 403. */

@@ -120,7 +120,8 @@ export function toWhere(resource: Resource, { conditions }: ListQuery, context: 
     .reduce((all, condition) => sql`${all} and ${condition}`, resource.visible(context));
 }
 
-function toCondition(resource: Resource, { filter, sets }: Condition, context: Context): Fragment[] {
+/** One condition as SQL over the alias `t`. */
+export function toCondition(resource: Resource, { filter, sets }: Condition, context: Context): Fragment[] {
   const { sql } = context;
   if (filter.kind === "search") {
     return [sql`t.id in (${findEntries(sql, resource.name, sets as string[][])})`];
@@ -128,7 +129,7 @@ function toCondition(resource: Resource, { filter, sets }: Condition, context: C
   if (filter.kind === "tag") {
     return sets.map(
       (names) => sql`t.id in (
-        select p.row_id from ${sql(resource.lists?.tags ?? "")} p where p.tag_id in (${tagIds(names, context)})
+        select p.row_id from ${sql(resource.lists?.tags?.postings ?? "")} p where p.tag_id in (${tagIds(names, context)})
       )`,
     );
   }

@@ -1,64 +1,113 @@
 /**
  * How a page is found at a cost that does not grow with the table. A viewer's rows lie in one or two ranges of an
  * ordered index: the public ones, and those private ones that the viewer may see. A page merges the heads of these
- * ranges by id alone and fetches the twenty rows afterwards; a total is read from counters (sql/0013_lists.sql).
- * What no such index serves is left to PostgreSQL's planner and counted.
+ * ranges by id alone and fetches the twenty rows afterwards; a total is read from counters (sql/0013_lists.sql), or, of
+ * a combination of filters, counted in the narrowest filter's index, which holds the others' columns too
+ * (sql/0080_combinations.sql). What no such index serves is left to PostgreSQL's planner.
  */
 import type { Fragment } from "postgres";
-import type { Context, Filter, Resource } from "./define.ts";
-import { type Condition, commonValues, type ListQuery, tagIds, toOrder, toWhere } from "./listview.ts";
+import type { Context, Resource } from "./define.ts";
+import { type Condition, commonValues, type ListQuery, tagIds, toCondition, toOrder } from "./listview.ts";
 
 /** A search may stop counting here. */
 const maxSearchTotal = 10_000;
 /** From this offset on, it pays to know the total first and to come from the nearer end. */
 export const deepOffset = 1_000;
+/** A union of more tags is made distinct rather than taken apart. */
+const maxApart = 8;
 
 /** One range of the ordered indexes: public rows (-1), all private rows (0), or one user's private rows (its id). */
 type Scope = number;
 
-interface Plan {
+/** How a list will be read. */
+export interface Plan {
   resource: Resource;
   query: ListQuery;
   context: Context;
   scopes: Scope[];
-  /** The one filter beside `public`, or null when there is none. */
-  only: Condition | null;
+  /** The filters beside `public`. */
+  conditions: Condition[];
+  /** Whether ranges of indexes serve it. */
+  isRanged: boolean;
+  /**
+   * A combination, of which there are too many to keep a plan for each: planned for its own values, since how rare they
+   * are decides what is read first.
+   */
+  isAdHoc: boolean;
+  /** Of a combination, the ids that each `tag` parameter asks for, the rarest first. */
+  tags: number[][];
 }
 
-/** The plan for a query that the indexes serve; null for others. */
-function planOf(resource: Resource, query: ListQuery, context: Context): Plan | null {
-  if (!resource.lists) return null;
-  const isPublic = (condition: Condition) =>
-    condition.filter.kind === "boolean" && condition.filter.column === "public";
-  const rest = query.conditions.filter((condition) => !isPublic(condition));
-  const [only = null, ...more] = rest;
-  if (more.length > 0 || only?.filter.kind === "search") return null;
-  if (only?.filter.kind === "tag" && only.sets.length > 1) return null;
+const isTag = ({ filter }: Condition) => filter.kind === "tag";
+const isSearch = ({ filter }: Condition) => filter.kind === "search";
+
+/** Asks for the tags of a combination. */
+export async function planList(resource: Resource, query: ListQuery, context: Context): Promise<Plan> {
+  const plan = planOf(resource, query, context);
+  const sets = plan.isAdHoc ? plan.conditions.filter(isTag).flatMap((condition) => condition.sets) : [];
+  return sets.length > 0 ? { ...plan, tags: await readTags(resource, sets as string[][], context) } : plan;
+}
+
+/** The plan of a query that is no combination. */
+export function planOf(resource: Resource, query: ListQuery, context: Context): Plan {
+  const isPublic = ({ filter }: Condition) => filter.kind === "boolean" && filter.column === "public";
+  const conditions = query.conditions.filter((condition) => !isPublic(condition));
   const wanted = query.conditions.filter(isPublic).flatMap((condition) => condition.sets);
   const isWanted = (value: boolean) => wanted.every((set) => set.includes(value));
   const { viewer } = context;
   const mine: Scope[] = viewer.admin ? [0] : viewer.id === null ? [] : [viewer.id];
-  const scopes = resource.lists.isOwned ? [...(isWanted(true) ? [-1] : []), ...(isWanted(false) ? mine : [])] : [-1];
-  return { resource, query, context, scopes, only };
+  const scopes = resource.lists?.isOwned ? [...(isWanted(true) ? [-1] : []), ...(isWanted(false) ? mine : [])] : [-1];
+  const [only] = conditions;
+  const isRanged =
+    resource.lists !== undefined &&
+    !conditions.some(isSearch) &&
+    (!only || conditions.some((condition) => isLeading(condition, resource)));
+  const isAdHoc =
+    conditions.length > 1 ||
+    (only !== undefined && (isTag(only) ? only.sets.flat().length > 1 || query.sort !== null : query.sort !== null));
+  return { resource, query, context, scopes, conditions, isRanged, isAdHoc, tags: [] };
+}
+
+/** Whether the filter's column leads an ordered index; others (an id, a task's few images) find few rows anyway. */
+function isLeading({ filter }: Condition, { lists }: Resource): boolean {
+  return filter.kind === "tag" || ("column" in filter && (lists?.counted.includes(filter.column) ?? false));
+}
+
+async function readTags({ name }: Resource, sets: string[][], { sql }: Context): Promise<number[][]> {
+  const known = await sql<{ name: string; id: number; rows: number }[]>`
+    select n as name, g.id, list_total(${name}, 'tag', array[g.id::text], array[-1, 0]) as rows
+    from unnest(${[...new Set(sets.flat())]}::text[]) n
+    join tags g on lower(g.name) = lower(n)
+  `;
+  const rows = new Map(known.map((tag) => [tag.id, tag.rows]));
+  const weight = (ids: number[]) => ids.reduce((sum, id) => sum + (rows.get(id) ?? 0), 0);
+  return sets
+    .map((set) => [...new Set(known.filter((tag) => set.includes(tag.name)).map(({ id }) => id))])
+    .sort((a, b) => weight(a) - weight(b));
 }
 
 /** A query for the exact number of rows, as one column `total`. */
-export function totalQuery(resource: Resource, query: ListQuery, context: Context): Fragment {
+export function totalQuery(plan: Plan): Fragment {
+  const { resource, context, scopes } = plan;
   const { sql } = context;
-  const plan = planOf(resource, query, context);
-  const counted = plan && countedValues(plan);
-  if (plan && counted) {
+  const counted = countedValues(plan);
+  if (counted) {
     const { dim, values } = counted;
     return sql`select list_total(${resource.name}, ${dim}, ${values}, ${scopesOf(plan)}) as total`;
   }
-  const where = toWhere(resource, query, context);
-  if (query.conditions.some((condition) => condition.filter.kind === "search")) {
-    return sql`
-      select count(*) as total
-      from (select from ${sql(resource.name)} t where ${where} limit ${maxSearchTotal + 1}) found
-    `;
+  if (isImpossible(plan)) return sql`select 0 as total`;
+  if (plan.isRanged) {
+    const counts = scopes.flatMap((scope) => countsOf(plan, scope));
+    return sql`select ${counts.reduce((sum, count) => sql`${sum} + (${count})`, sql`0`)} as total`;
   }
-  return sql`select count(*) as total from ${sql(resource.name)} t where ${where}`;
+  const rows = sql`from ${sql(resource.name)} t where ${whereOf(plan)}`;
+  if (!plan.conditions.some(isSearch)) return sql`select count(*) as total ${rows}`;
+  return sql`select count(*) as total from (select ${rows} limit ${maxSearchTotal + 1}) found`;
+}
+
+/** A tag that nobody has made. */
+function isImpossible({ tags }: Plan): boolean {
+  return tags.some((ids) => ids.length === 0);
 }
 
 function scopesOf({ scopes, context: { sql } }: Plan): Fragment {
@@ -69,28 +118,28 @@ function scopesOf({ scopes, context: { sql } }: Plan): Fragment {
 
 /** What a counted total means: over ten thousand hits of a search are not counted out. */
 export function readTotal(query: ListQuery, counted: number): { total: number; isExact: boolean } {
-  const isSearch = query.conditions.some((condition) => condition.filter.kind === "search");
-  const isExact = !isSearch || counted <= maxSearchTotal;
+  const isExact = !query.conditions.some(isSearch) || counted <= maxSearchTotal;
   return { total: isExact ? counted : maxSearchTotal, isExact };
 }
 
 /** The counters that hold the total, or null when rows could be counted twice, or are not counted by this column. */
-function countedValues({ resource, only, context }: Plan): { dim: string; values: Fragment } | null {
+function countedValues({ resource, conditions, context, isRanged }: Plan): { dim: string; values: Fragment } | null {
   const { sql } = context;
+  const [only, ...more] = conditions;
+  if (!isRanged || more.length > 0) return null;
   if (!only) return { dim: "", values: sql`array['']` };
   const { filter, sets } = only;
   if (filter.kind === "tag") {
-    const [names = []] = sets;
-    return new Set(names).size === 1
-      ? { dim: "tag", values: sql`array(select id::text from (${tagIds(names, context)}) g)` }
+    return sets.length === 1 && new Set(sets[0]).size === 1
+      ? { dim: "tag", values: sql`array(select id::text from (${tagIds(sets[0] ?? [], context)}) g)` }
       : null;
   }
   if (!("column" in filter) || !resource.lists?.counted.includes(filter.column)) return null;
-  return { dim: filter.column, values: sql`array(select v::text from (${valuesOf(filter, sets, context)}) given (v))` };
+  return { dim: filter.column, values: sql`array(select v::text from (${valuesOf(only, context)}) given (v))` };
 }
 
 /** The values asked for as a query with one column; references only to what the viewer may see. */
-function valuesOf(filter: Exclude<Filter, { kind: "search" }>, sets: Condition["sets"], context: Context): Fragment {
+function valuesOf({ filter, sets }: Condition, context: Context): Fragment {
   const { sql } = context;
   const values = commonValues(sets);
   if (filter.kind !== "id") return sql`select unnest(${values as string[]}::text[])`;
@@ -108,61 +157,152 @@ export interface Slice {
 }
 
 /** A query for the ids of one page, in order; the order is turned when the slice is reversed. */
-export function pageQuery(resource: Resource, query: ListQuery, context: Context, slice: Slice): Fragment {
+export function pageQuery(plan: Plan, slice: Slice): Fragment {
+  const { resource, query, context, scopes, conditions } = plan;
   const { sql } = context;
-  const { offset, limit, reach, isReversed } = slice;
-  const order = toOrder(resource, query, context, isReversed);
-  const plan = planOf(resource, query, context);
-  const isIndexed = plan && (plan.only === null || (query.sort === null && isMerged(plan.only, resource)));
-  if (!isIndexed) {
-    return sql`
-      select t.id from ${sql(resource.name)} t
-      where ${toWhere(resource, query, context)}
-      order by ${order}
-      limit ${limit} offset ${offset}
-    `;
+  const order = toOrder(resource, query, context, slice.isReversed);
+  const page = sql`order by ${order} limit ${slice.limit} offset ${slice.offset}`;
+  if (!plan.isRanged) return sql`select t.id from ${sql(resource.name)} t where ${whereOf(plan)} ${page}`;
+  if (scopes.length === 0 || isImpossible(plan)) return sql`select null::int as id limit 0`;
+  // The primary key has an admin's rows in one range.
+  if (conditions.length === 0 && query.sort === null && scopes.length === 2 && scopes.includes(0)) {
+    return sql`select t.id from ${sql(resource.name)} t ${page}`;
   }
-  const branches = plan.scopes.map((scope) => branch(plan, scope, order, reach));
-  if (branches.length === 0) return sql`select null::int as id limit 0`;
-  const all = branches.reduce((merged, next) => sql`${merged} union all ${next}`);
-  // A row with two of the tags lies in two branches.
-  const isDoubled = plan.only?.filter.kind === "tag" && (plan.only.sets[0]?.length ?? 0) > 1;
-  const merged = isDoubled ? sql`select distinct t.id from (${all}) t` : all;
-  return sql`select t.id from (${merged}) t order by ${order} limit ${limit} offset ${offset}`;
+  const ranges = scopes.map((scope) => rangeOf(plan, scope));
+  const [first] = ranges;
+  if (first && !first.values && ranges.length === 1) return sql`${first.rows} ${page}`;
+  const head = sql`order by ${order} limit ${slice.reach}`;
+  const all = ranges
+    .map(({ rows, values }) =>
+      values
+        ? sql`(select r.id from (${values}) given (value) cross join lateral (${rows} ${head}) r)`
+        : sql`(${rows} ${head})`,
+    )
+    .reduce((merged, next) => sql`${merged} union all ${next}`);
+  // A row with two of the tags lies in two ranges.
+  const merged = first?.values && conditions.some(isTag) ? sql`select distinct t.id from (${all}) t` : all;
+  return sql`select t.id from (${merged}) t ${page}`;
 }
 
-/** Whether the filter's column leads an ordered index; others (an id, a task's few images) find few rows anyway. */
-function isMerged({ filter }: Condition, resource: Resource): boolean {
-  return filter.kind === "tag" || ("column" in filter && (resource.lists?.counted.includes(filter.column) ?? false));
+/** Rows of one scope, or, with `values`, of one scope for each `given.value`. */
+interface Range {
+  rows: Fragment;
+  values?: Fragment;
 }
 
-/** The first ids of one range, or of one range per value. */
-function branch({ resource, query, context, only }: Plan, scope: Scope, order: Fragment, limit: number): Fragment {
+function rangeOf(plan: Plan, scope: Scope): Range {
+  const { resource, query, context, conditions, tags } = plan;
   const { sql } = context;
   const key = query.sort ? sql`, t.${sql.unsafe(resource.sorts[query.sort]?.by ?? "id")}` : sql``;
-  const within = !resource.lists?.isOwned
-    ? sql`true`
-    : scope === -1
-      ? sql`t.public = true`
-      : scope === 0
-        ? sql`t.public = false`
-        : sql`not t.public and t.user_id = ${scope}`;
-  if (!only) {
-    return sql`(select t.id${key} from ${sql(resource.name)} t where ${within} order by ${order} limit ${limit})`;
+  const select = (condition: Fragment, from: Fragment = sql`${sql(resource.name)}`) =>
+    sql`select t.id${key} from ${from} t where ${withinOf(plan, scope)} and ${condition}`;
+  const [only, ...more] = conditions;
+  if (query.sort === null && conditions.some(isTag)) {
+    const [rarest = [], ...others] = tags;
+    const rest = and(plan, [...others.map((ids) => carries(ids, context)), ...besideTags(plan)]);
+    const posted = (id: Fragment) => select(sql`t.tag_id = ${id} and ${rest}`, postingsOf(plan));
+    if (rarest.length > 1) return { rows: posted(sql`given.value`), values: sql`select unnest(${rarest}::int[])` };
+    return {
+      rows: posted(rarest[0] === undefined ? sql`(${tagIds(only?.sets[0] ?? [], context)})` : sql`${rarest[0]}`),
+    };
   }
-  const { filter, sets } = only;
-  if (filter.kind === "search") throw new Error("a search has no ordered range");
-  const isTag = filter.kind === "tag";
-  const from = isTag
-    ? sql`(select p.row_id as id, p.tag_id, p.public, p.user_id from ${sql(resource.lists?.tags ?? "")} p)`
-    : sql`${sql(resource.name)}`;
-  const column = isTag ? sql`t.tag_id` : sql`t.${sql(filter.column)}`;
-  const range = (value: Fragment) =>
-    sql`select t.id from ${from} t where ${within} and ${column} = ${value} order by ${order} limit ${limit}`;
-  const values = isTag ? tagIds(sets[0] ?? [], context) : valuesOf(filter, sets, context);
-  const [single, ...more] = isTag ? new Set(sets[0]) : commonValues(sets);
-  const isPlain = !isTag && !(filter.kind === "id" && filter.visible);
-  if (isPlain && single !== undefined && more.length === 0) return sql`(${range(sql`${single as string | number}`)})`;
-  if (single !== undefined && more.length === 0) return sql`(${range(sql`(${values})`)})`;
-  return sql`(select r.id from (${values}) given (value) cross join lateral (${range(sql`given.value`)}) r)`;
+  if (query.sort === null && only && more.length === 0) {
+    const { filter, sets } = only;
+    const column = sql`t.${sql("column" in filter ? filter.column : "")}`;
+    const [single, ...several] = commonValues(sets);
+    if (single === undefined || several.length > 0) {
+      return { rows: select(sql`${column} = given.value`), values: valuesOf(only, context) };
+    }
+    const value = filter.kind === "id" && filter.visible ? sql`(${valuesOf(only, context)})` : sql`${single as number}`;
+    return { rows: select(sql`${column} = ${value}`) };
+  }
+  return { rows: select(and(plan, [...postedOf(plan, scope), ...columnsOf(plan)])) };
+}
+
+/** Counts that add up to the rows of one scope. */
+function countsOf(plan: Plan, scope: Scope): Fragment[] {
+  const { resource, context, tags } = plan;
+  const { sql } = context;
+  const within = withinOf(plan, scope);
+  const [rarest, ...others] = tags;
+  if (!rarest) {
+    return [sql`select count(*) from ${sql(resource.name)} t where ${within} and ${and(plan, columnsOf(plan))}`];
+  }
+  const rest = and(plan, [...others.map((ids) => carries(ids, context)), ...besideTags(plan)]);
+  const rows = sql`from ${postingsOf(plan)} t where ${within} and ${rest}`;
+  if (rarest.length > maxApart) {
+    return [sql`select count(distinct t.id) ${rows} and t.tag_id = any (${rarest}::int[])`];
+  }
+  // Each row counts with the first of the tags that it has.
+  return rarest.map((id, i) => {
+    const first = i === 0 ? sql`true` : sql`not ${carries(rarest.slice(0, i), context)}`;
+    return sql`select count(*) ${rows} and t.tag_id = ${id} and ${first}`;
+  });
+}
+
+function withinOf({ resource, context: { sql } }: Plan, scope: Scope): Fragment {
+  if (!resource.lists?.isOwned) return sql`true`;
+  if (scope === -1) return sql`t.public = true`;
+  return scope === 0 ? sql`t.public = false` : sql`not t.public and t.user_id = ${scope}`;
+}
+
+/** The postings of tags, with the row's id and the columns that they repeat under the names that rows have. */
+function postingsOf({ resource: { lists }, context: { sql } }: Plan): Fragment {
+  const { postings = "", columns = [] } = lists?.tags ?? {};
+  const repeated = columns.map((column) => sql`p.${sql(column)}`).reduce((all, one) => sql`${all}, ${one}`, sql``);
+  return sql`(select p.row_id as id, p.tag_id, p.public, p.user_id, p.tag_ids ${repeated} from ${sql(postings)} p)`;
+}
+
+function carries(ids: number[], { sql }: Context): Fragment {
+  return sql`t.tag_ids && ${ids}::int[]`;
+}
+
+/** Conditions other than tags, over postings: what these do not repeat is asked of the rows. */
+function besideTags(plan: Plan): Fragment[] {
+  const { resource, context, conditions } = plan;
+  const { sql } = context;
+  const repeated = ["user_id", ...(resource.lists?.tags?.columns ?? [])];
+  return conditions
+    .filter((condition) => !isTag(condition))
+    .flatMap((condition) => {
+      const asked = toCondition(resource, condition, context);
+      if ("column" in condition.filter && repeated.includes(condition.filter.column)) return asked;
+      return [sql`t.id in (select t.id from ${sql(resource.name)} t where ${and(plan, asked)})`];
+    });
+}
+
+/** Conditions other than tags, over rows. */
+function columnsOf({ resource, context, conditions }: Plan): Fragment[] {
+  return conditions
+    .filter((condition) => !isTag(condition))
+    .flatMap((condition) => toCondition(resource, condition, context));
+}
+
+/** Tags as conditions over rows: the rarest may lead to them. */
+function postedOf({ resource, context, tags }: Plan, scope: Scope): Fragment[] {
+  const { sql } = context;
+  const [rarest, ...others] = tags;
+  if (!rarest) return [];
+  const postings = sql(resource.lists?.tags?.postings ?? "");
+  const posted = sql`
+    t.id in (select p.row_id from ${postings} p where p.tag_id = any (${rarest}::int[]) and p.public = ${scope === -1})
+  `;
+  return [posted, ...others.map((ids) => carries(ids, context))];
+}
+
+/** All of a query that no ranges serve, the visibility rule included. */
+function whereOf(plan: Plan): Fragment {
+  const { resource, query, context, tags } = plan;
+  const isKnown = (condition: Condition) => isTag(condition) && tags.length > 0;
+  return and(plan, [
+    resource.visible(context),
+    ...tags.map((ids) => carries(ids, context)),
+    ...query.conditions
+      .filter((condition) => !isKnown(condition))
+      .flatMap((condition) => toCondition(resource, condition, context)),
+  ]);
+}
+
+function and({ context: { sql } }: Plan, conditions: Fragment[]): Fragment {
+  return conditions.reduce((all, condition) => sql`${all} and ${condition}`, sql`true`);
 }

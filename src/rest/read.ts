@@ -1,12 +1,12 @@
 /** The generic reads: a page, one object, and the view that no row leaves without. */
 import type { Fragment } from "postgres";
 import { z } from "zod";
-import { type Compiled, compile, fill } from "../db/compiled.ts";
+import { type Compiled, compile, fill, runOnce } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { maxId } from "./limits.ts";
-import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
-import { deepOffset, pageQuery, readTotal, type Slice, totalQuery } from "./page.ts";
+import { parseListQuery, toOrder } from "./listview.ts";
+import { deepOffset, type Plan, pageQuery, planList, planOf, readTotal, type Slice, totalQuery } from "./page.ts";
 
 /** @throws Problem "token-required" or "forbidden" when this viewer may not read the resource at all */
 export function checkReader(resource: Resource, context: Context): void {
@@ -107,11 +107,9 @@ export function printPage({ head, objects }: ReadPage): string {
 export async function readPage(resource: Resource, query: URLSearchParams, context: Context): Promise<ReadPage> {
   checkReader(resource, context);
   const parsed = parseListQuery(resource, query, context);
+  const plan = await planList(resource, parsed, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
-  const { rows, counted } =
-    offset < deepOffset
-      ? await readNear(resource, parsed, offset, context)
-      : await readDeep(resource, parsed, offset, context);
+  const { rows, counted } = await (offset < deepOffset ? readNear(plan, offset) : readDeep(plan, offset));
   const { total, isExact } = readTotal(parsed, counted);
   const head = {
     page: parsed.page,
@@ -130,44 +128,46 @@ interface Found {
 }
 
 /** A page near the start: its rows and the total, asked for at once. */
-async function readNear(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
+async function readNear(plan: Plan, offset: number): Promise<Found> {
   // One row more tells whether there is a next page where the total is not counted out.
-  const limit = query.pageSize + 1;
+  const limit = plan.query.pageSize + 1;
   const slice = { offset, limit, reach: offset + limit, isReversed: false };
-  const [rows, counted] = await Promise.all([
-    readRows(resource, query, context, slice),
-    count(resource, query, context),
-  ]);
+  const [rows, counted] = await Promise.all([readRows(plan, slice), count(plan)]);
   return { rows, counted };
 }
 
 /** A page far out: the total first, then from the nearer end, both in one snapshot. */
-async function readDeep(resource: Resource, query: ListQuery, offset: number, context: Context): Promise<Found> {
+async function readDeep({ context, ...plan }: Plan, offset: number): Promise<Found> {
   const found = await context.sql.begin("isolation level repeatable read read only", async (tx) => {
-    const inside = { ...context, sql: tx as unknown as Context["sql"] };
-    const counted = await count(resource, query, inside);
-    const { isExact } = readTotal(query, counted);
-    const limit = query.pageSize + 1;
+    const inside = { ...plan, context: { ...context, sql: tx as unknown as Context["sql"] } };
+    const counted = await count(inside);
+    const { isExact } = readTotal(plan.query, counted);
+    const limit = plan.query.pageSize + 1;
     if (isExact && offset >= counted) return { rows: [], counted };
     const isReversed = isExact && offset > counted / 2;
     const from = isReversed ? Math.max(0, counted - offset - limit) : offset;
     const size = isReversed ? Math.min(limit, counted - offset) : limit;
     const slice = { offset: from, limit: size, reach: from + size, isReversed };
-    return { rows: await readRows(resource, query, inside, slice), counted };
+    return { rows: await readRows(inside, slice), counted };
   });
   return found as Found;
 }
 
 /** The rows of a page: found by id, then fetched, always in the order asked for. */
-function readRows(resource: Resource, query: ListQuery, context: Context, slice: Slice): Promise<Shown[]> {
-  const compose = (inside: Context, part: typeof slice) => inside.sql<Shown[]>`
-    with page as materialized (${pageQuery(resource, query, inside, part)})
-    select ${selectShown(resource, inside)}
-    from page
-    join ${inside.sql(resource.name)} t on t.id = page.id
-    order by ${toOrder(resource, query, inside)}
-  `;
-  if (query.conditions.length > 0) return compose(context, slice);
+function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
+  const { resource, query, context } = plan;
+  const compose = (inside: Plan, part: typeof slice) => {
+    const { sql } = inside.context;
+    return sql<Shown[]>`
+      with page as materialized (${pageQuery(inside, part)})
+      select ${selectShown(resource, inside.context)}
+      from page
+      join ${sql(resource.name)} t on t.id = page.id
+      order by ${toOrder(resource, query, inside.context)}
+    `;
+  };
+  if (plan.isAdHoc) return runOnce(context.sql, compose(plan, slice));
+  if (query.conditions.length > 0) return compose(plan, slice);
   // The plain page is asked for most, and its text depends on little. The first page's limit is written into it: with
   // a limit that it does not know, PostgreSQL believes in no plan for all and makes one anew each time, which takes
   // longer than the page.
@@ -181,7 +181,7 @@ function readRows(resource: Resource, query: ListQuery, context: Context, slice:
     (inside, slot) => {
       const written = (value: number) => inside.sql.unsafe(String(value)) as unknown as number;
       return compose(
-        inside,
+        planOf(resource, query, inside),
         isFirst
           ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
           : { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed },
@@ -193,11 +193,13 @@ function readRows(resource: Resource, query: ListQuery, context: Context, slice:
 }
 
 /** The exact number of rows, see `readTotal`. */
-async function count(resource: Resource, query: ListQuery, context: Context): Promise<number> {
-  const total =
-    query.conditions.length > 0
-      ? totalQuery(resource, query, context)
-      : statement(resource, "total", context, (inside) => totalQuery(resource, query, inside));
+async function count(plan: Plan): Promise<number> {
+  const { resource, query, context } = plan;
+  const total = plan.isAdHoc
+    ? runOnce(context.sql, totalQuery(plan))
+    : query.conditions.length > 0
+      ? totalQuery(plan)
+      : statement(resource, "total", context, (inside) => totalQuery(planOf(resource, query, inside)));
   const [sum] = (await total) as unknown as { total: number }[];
   return sum?.total ?? 0;
 }

@@ -67,8 +67,7 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
     `;
   }
   say("images");
-  await post(sql, "models", "model_tags");
-  await post(sql, "images", "image_tags");
+  for (const resource of [models, images]) await post(sql, resource);
   for (const resource of [users, models, images]) await count(sql, resource);
   say("tags and totals");
   await fold(sql, "models", ["name", "trigger_words"]);
@@ -102,8 +101,16 @@ async function dropIndexes(sql: Sql): Promise<() => Promise<void>> {
   };
 }
 
-async function post(sql: Sql, tagged: string, postings: string): Promise<void> {
-  await sql`insert into ${sql(postings)} select distinct unnest(tag_ids), id, public, user_id from ${sql(tagged)} order by 1, 3, 2`;
+/** As the triggers of sql/0080_combinations.sql post. */
+async function post(sql: Sql, { name, lists }: Resource): Promise<void> {
+  const { postings = "", columns = [] } = lists?.tags ?? {};
+  const repeated = sql(["public", "user_id", "tag_ids", ...columns]);
+  await sql`
+    insert into ${sql(postings)} (tag_id, row_id, ${repeated})
+    select distinct on (tag_id, public, id) tag_id, id, ${repeated}
+    from ${sql(name)}, unnest(tag_ids) tag_id
+    order by tag_id, public, id
+  `;
 }
 
 /** As sql/0013_lists.sql counts. */
