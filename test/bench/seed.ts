@@ -104,7 +104,7 @@ async function dropIndexes(sql: Sql): Promise<() => Promise<void>> {
 /** As the triggers of sql/0080_combinations.sql post. */
 async function post(sql: Sql, { name, lists }: Resource): Promise<void> {
   const { postings = "", columns = [] } = lists?.tags ?? {};
-  const repeated = sql(["public", "user_id", "tag_ids", ...columns]);
+  const repeated = sql.unsafe(["public", "user_id", "tag_ids", ...columns].join(", "));
   await sql`
     insert into ${sql(postings)} (tag_id, row_id, ${repeated})
     select distinct on (tag_id, public, id) tag_id, id, ${repeated}
