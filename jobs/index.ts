@@ -1,10 +1,10 @@
 /** The handler list handed to graphile-worker, and the worker's own heartbeat around it. */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { Logger as GraphileLogger, type Runner, run, type TaskList } from "graphile-worker";
+import type { TaskList } from "graphile-worker";
 import type { Sql } from "../src/db/client.ts";
 import { addJob } from "../src/db/queue.ts";
-import { beat, resign, sweepLeases } from "../src/pool/lease.ts";
+import { beat, resign, sweepLeases, unlockJobs } from "../src/pool/lease.ts";
 import { foldWaiting } from "../src/search/entries.ts";
 import { remindOverdue } from "../src/webhooks/deliveries.ts";
 import { type AttendOptions, createAttendant } from "./attend.ts";
@@ -14,6 +14,7 @@ import { createDeliverWebhook } from "./deliver-webhook.ts";
 import type { JobDeps } from "./handler.ts";
 import { createPrepareTask } from "./prepare-task.ts";
 import { createProbeServers } from "./probe-servers.ts";
+import { startRunner } from "./runner.ts";
 import { createSweep } from "./sweep.ts";
 
 /** A third of the time after which a silent worker counts as dead. */
@@ -55,30 +56,29 @@ export async function startWorker(
     "delete-files": createDeleteFiles(deps),
     sweep: createSweep(deps),
   };
-  await beat(sql, worker);
-  const start = (taskList: TaskList, jobs: number, crontab = ""): Promise<Runner> =>
-    run({
-      connectionString: databaseUrl,
-      maxPoolSize: Math.min(jobs, 10) + 1,
-      concurrency: jobs,
-      noHandleSignals: true,
-      taskList,
-      crontab,
-      logger: toGraphileLogger(log),
-    });
+  const start = (taskList: TaskList, concurrency: number, crontab?: string) =>
+    startRunner({ databaseUrl, taskList, concurrency, crontab, log });
   const runners = await Promise.all([
     start(control, controlConcurrency, crontab),
     start({ "deliver-webhook": createDeliverWebhook(deps) }, webhookConcurrency),
   ]);
+  const sayAlive = () => {
+    const lockedBy = runners.flatMap((runner) => runner.lockedBy() ?? []);
+    return beat(sql, { ...worker, lockedBy });
+  };
+  await sayAlive();
   // Also when the connection is back: what was announced meanwhile was not heard.
   const announcements = await sql.listen("pool", attendant.wake, attendant.wake);
 
   // Not crontab: its minute is too coarse for a heartbeat.
   const pulse = async (): Promise<void> => {
     // After an outage of the database all seem dead: the others get the time to say that they live.
-    const isKnown = await beat(sql, worker);
+    const isKnown = await sayAlive();
     await attendant.compare();
-    if (isKnown) await sweepLeases(sql);
+    if (isKnown) {
+      await sweepLeases(sql);
+      await unlockJobs(sql);
+    }
     await sql`select charge_running()`;
     // What lists are kept fast by: see sql/0013_lists.sql to 0015_search.sql.
     await sql`select fold_counts(), fold_uses()`;
@@ -125,11 +125,4 @@ function repeat(everyMs: number, work: () => Promise<void>, log: JobDeps["log"])
     }
   }, everyMs);
   return () => clearInterval(timer);
-}
-
-function toGraphileLogger(log: JobDeps["log"]): GraphileLogger {
-  return new GraphileLogger(() => (level, message, meta) => {
-    if (level === "error") log.warn({ err: meta?.error }, message);
-    else log.trace(message);
-  });
 }

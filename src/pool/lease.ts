@@ -9,17 +9,17 @@ import type { Leased } from "./dispatch.ts";
 const workerTtl = "10 seconds";
 
 /**
- * Says that a worker lives; to be renewed every third of ten seconds.
+ * Says that a worker lives, and by which ids its jobs are locked in the queue; to be renewed every third of ten seconds.
  * @returns whether it was known to live: not at first, nor when the database was away for so long that nobody was
  */
-export async function beat(sql: Sql, worker: { id: string; host: string }): Promise<boolean> {
+export async function beat(sql: Sql, worker: { id: string; host: string; lockedBy: string[] }): Promise<boolean> {
   const [row] = await sql<{ lived: boolean }[]>`
     with before as (
       select expires_at > now() as lived from workers where id = ${worker.id}
     ), written as (
-      insert into workers (id, host, expires_at)
-      values (${worker.id}, ${worker.host}, now() + ${workerTtl}::interval)
-      on conflict (id) do update set expires_at = excluded.expires_at
+      insert into workers (id, host, locked_by, expires_at)
+      values (${worker.id}, ${worker.host}, ${worker.lockedBy}::text[], now() + ${workerTtl}::interval)
+      on conflict (id) do update set locked_by = excluded.locked_by, expires_at = excluded.expires_at
     )
     select coalesce((select lived from before), false) as lived
   `;
@@ -144,4 +144,23 @@ export async function sweepLeases(sql: Sql): Promise<void> {
     select pg_notify('pool', '') from lost limit 1
   `;
   await sql`delete from workers where expires_at < now() - interval '1 hour'`;
+}
+
+/**
+ * Gives the queue's jobs that are locked by nobody who lives back to the queue. Not those of the last seconds: a runner
+ * that has just begun is not in anybody's heartbeat yet.
+ */
+export async function unlockJobs(sql: Sql): Promise<void> {
+  await sql`
+    select graphile_worker.force_unlock_workers(array_agg(dead.locked_by))
+    from (
+      select distinct locked_by
+      from graphile_worker.jobs
+      where locked_at < now() - ${workerTtl}::interval
+        and not exists (
+          select from workers w where w.expires_at > now() and jobs.locked_by = any (w.locked_by)
+        )
+    ) dead
+    having count(*) > 0
+  `;
 }

@@ -103,3 +103,41 @@ test("a worker that stops hands its running work over at once", async () => {
   expect(await pool.finished(image.task_id)).toMatchObject({ status: "success", attempts: 1 });
   expect(await painter.history()).toHaveLength(before.length + 1);
 });
+
+test("a job that died with its worker is done by another, one that lives keeps its job", async () => {
+  const worker = await pool.addWorker();
+  const lock = (lockedBy: string) =>
+    pool.sql.begin(async (tx) => {
+      const [job] = await tx`select id from graphile_worker.add_job('delete-files', '{"keys":[]}')`;
+      await tx`
+        update graphile_worker._private_jobs set locked_by = ${lockedBy}, locked_at = now() - interval '11 seconds'
+        where id = ${job?.id}
+      `;
+      return job?.id as string;
+    });
+  const [living] = await eventually(
+    () => pool.sql<{ ids: string[] }[]>`select locked_by as ids from workers where id = ${worker.id}`,
+    ([row]) => row?.ids.length === 2,
+  );
+  const kept = await lock(living?.ids[0] as string);
+  const freed = await lock("a pool of a process that was killed");
+  const left = () =>
+    pool.sql<{ id: string }[]>`select id from graphile_worker.jobs where id in ${pool.sql([kept, freed])}`;
+  const rows = await eventually(left, (found) => found.length === 1);
+  expect(rows[0]?.id).toBe(kept);
+  await pool.sql`delete from graphile_worker._private_jobs where id = ${kept}`;
+});
+
+test("a worker goes on when the database has cut its connections in the midst of a job", async () => {
+  await pool.addWorker();
+  for (let round = 0; round < 3; round += 1) {
+    const images = await Promise.all(
+      [1, 2, 3].map(() => pool.make("images", owner.token, { ...body, num_inference_steps: 1 })),
+    );
+    await pool.sql`
+      select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and application_name not like 'atelier%' and pid <> pg_backend_pid()
+    `;
+    for (const image of images) expect((await pool.finished(image.task_id)).status).toBe("success");
+  }
+});
