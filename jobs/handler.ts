@@ -13,6 +13,8 @@ export interface JobDeps {
   log: Logger;
   /** For tests, whose remote pictures lie on a loopback; the defaults are the safe ones. */
   remote?: RemoteOptions;
+  /** What one user's files may take; 0, or left out, is no limit. */
+  userQuotaBytes?: number;
   webhooks: Pick<WebhookGuard, "addressesOf">;
   workerId: string;
   /** Aborted when the worker stops: what another can do as well is left to it. */

@@ -15,6 +15,7 @@ await main(async () => {
       log,
       webhooks: createWebhookGuard(config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(config),
+      userQuotaBytes: config.userQuotaBytes,
     },
     { databaseUrl, concurrency: config.workerConcurrency, maxRunning: config.maxRunningPerUser },
   );

@@ -25,7 +25,6 @@ export interface ModelRow {
   image: string | null;
   epochs: number;
   train: { resolution: number; learning_rate: number; rank: number; batch_size: number; seed: number };
-  manifest: { key: string; caption: string }[];
 }
 
 export interface ImageRow {
@@ -44,7 +43,7 @@ export interface ImageRow {
 
 export async function findModel(sql: Sql, id: number | null): Promise<ModelRow | null> {
   const [row] = await sql<ModelRow[]>`
-    select id, name, type, base_model, trigger_words, model_path, image, epochs, train, manifest
+    select id, name, type, base_model, trigger_words, model_path, image, epochs, train
     from models
     where id = ${id}
   `;
@@ -87,13 +86,16 @@ export function checkpointOf(server: ServerRow, baseModel: "SD1.5" | "SD2"): str
 }
 
 export async function trainingJob(sql: Sql, storage: Storage, server: ServerRow, model: ModelRow): Promise<EngineJob> {
+  const [task] = await sql<{ manifest: { key: string; caption: string }[] }[]>`
+    select k.manifest from models m join tasks k on k.id = m.task_id where m.id = ${model.id}
+  `;
   return {
     kind: "train",
     type: model.type,
     checkpoint: checkpointOf(server, model.base_model),
     baseModel: model.base_model,
     pictures: await Promise.all(
-      model.manifest.map(async ({ key, caption }) => ({ image: await inputFile(sql, storage, key), caption })),
+      (task?.manifest ?? []).map(async ({ key, caption }) => ({ image: await inputFile(sql, storage, key), caption })),
     ),
     steps: model.epochs,
     learningRate: model.train.learning_rate,
