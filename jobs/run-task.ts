@@ -24,15 +24,14 @@ import { createPace } from "../src/pool/pace.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
 import { Problem } from "../src/problems.ts";
+import { keepModelFile } from "../src/storage/models.ts";
 import { readPicture } from "../src/storage/pictures.ts";
-import { type FileRecord, keepFile, keepPicture } from "../src/storage/records.ts";
-import { readSafetensorsHeader } from "../src/storage/safetensors.ts";
-import { spool, streamFile } from "../src/storage/spool.ts";
+import { type FileRecord, keepPicture } from "../src/storage/records.ts";
+import { spool } from "../src/storage/spool.ts";
 import type { JobDeps } from "./handler.ts";
 import { createPreviewer } from "./keep-preview.ts";
 import { createReporter } from "./report-progress.ts";
 
-const modelType = "application/octet-stream";
 const maxModelBytes = 8_000_000_000;
 const maxPictureBytes = 50_000_000;
 /** The cover's share of a training's progress bar. */
@@ -144,10 +143,8 @@ async function keepModel(run: Attempt, artifact: Artifact): Promise<FileRecord> 
   const path = join(deps.temporaryDirectory, randomUUID());
   await mkdir(deps.temporaryDirectory, { recursive: true });
   try {
-    const { size } = await spool(await driver.fetch(target, artifact, signal), path, maxModelBytes);
-    await readSafetensorsHeader(path);
-    const file = { userId: task.user_id, kind: "model", contentType: modelType, extension: "safetensors" } as const;
-    return await keepFile(deps.sql, deps.storage, file, streamFile(path, 0, size - 1));
+    const file = await spool(await driver.fetch(target, artifact, signal), path, maxModelBytes);
+    return await keepModelFile(deps.sql, deps.storage, task.user_id, file);
   } catch (error) {
     if (error instanceof Problem && error.status < 500) {
       throw new EngineError("engine-failed", `The engine's model file is not valid: ${error.message}`);

@@ -32,6 +32,7 @@ import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
 import { fileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { lineageRoutes } from "./routes/lineage.ts";
 import { createMetrics, metricsRoutes } from "./routes/metrics.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import { resumableRoutes } from "./routes/resumable.ts";
@@ -153,6 +154,7 @@ export function createApp(deps: Deps) {
     modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),
   );
   app.route("/api/tasks", deliveryRoutes());
+  app.route("/api/images", lineageRoutes());
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
 }

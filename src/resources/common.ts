@@ -221,10 +221,18 @@ async function imageFile({ sql, viewer }: Context, imageId: number): Promise<str
   return row?.file_key ?? null;
 }
 
+export interface StoredFile {
+  key: string;
+  kind: string;
+  hash: string;
+  user_id: number | null;
+  metadata: Record<string, string>;
+}
+
 /** A stored file that the viewer may see, locked against the sweep; null for a missing and a strange one alike. */
-export async function findFile({ sql, viewer }: Context, key: string) {
-  const [file] = await sql<{ key: string; kind: string; hash: string; user_id: number | null }[]>`
-    select key, kind, hash, user_id
+export async function findFile({ sql, viewer }: Context, key: string): Promise<StoredFile | null> {
+  const [file] = await sql<StoredFile[]>`
+    select key, kind, hash, user_id, metadata
     from files
     where key = ${key}
       and (${viewer.admin} or user_id = ${viewer.id} or is_file_public(key, user_id))

@@ -41,6 +41,12 @@ export const models = defineResource({
     error: errorField,
     image: { schema: z.string().nullable(), select: (context) => shownPath(context.sql`t.image`, context, true) },
     hash: { schema: z.string().nullable() },
+    autov2: {
+      schema: z.string().nullable().meta({ description: "The first ten digits of `hash`, found by `search`" }),
+    },
+    metadata: {
+      schema: z.record(z.string(), z.string()).meta({ description: "What its file says of itself; unverified" }),
+    },
     preview: previewField((sql) => sql`p.task_id = t.task_id and p.image_id is null`),
     epochs: { schema: storedSchema("model", "epochs") },
     train: { schema: z.record(z.string(), z.unknown()) },
@@ -74,6 +80,7 @@ export const models = defineResource({
     },
     server_id: { kind: "id", column: "server_id" },
     name: { kind: "text", column: "name" },
+    hash: { kind: "text", column: "hash" },
   },
   sorts: { ...commonSorts, hot: { by: "hot", direction: "desc" } },
   lists: {

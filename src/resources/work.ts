@@ -6,6 +6,7 @@ import { type Catalogue, pickSchemas } from "../params/catalogue.ts";
 import { limitText } from "../params/text.ts";
 import { type Fault, Problem } from "../problems.ts";
 import { type Context, type Input, ownedOrPublic } from "../rest/define.ts";
+import { readClaims } from "../storage/claims.ts";
 import { checkServers, limitWaiting } from "./capacity.ts";
 import {
   findFile,
@@ -15,6 +16,7 @@ import {
   name,
   reference,
   resolvePicture,
+  type StoredFile,
   tagsInput,
   toTagIds,
   toTagIdsOfAll,
@@ -128,7 +130,7 @@ export async function checkModel(
     const canonical = context.links.canonical(input.file, context.client.origin);
     const key = canonical && "own" in canonical ? keyOfPath(canonical.own) : null;
     const file = key === null ? null : await findFile(context, key);
-    if (file?.kind === "model") Object.assign(input, { model_path: file.key, hash: file.hash });
+    if (file?.kind === "model") register(input, file, faults);
     else faults.push({ pointer: "/file", detail: "there is no such model file; upload it to /api/files first" });
   }
   if (typeof input.image === "string") input.image = await resolvePicture(context, input.image, "/image", faults);
@@ -143,6 +145,19 @@ export async function checkModel(
     { base_model: "/base_model", model_type: `/${typeField}`, pixels: "/train/resolution" },
     faults,
   );
+}
+
+/** What the caller leaves open is as the file says of itself. */
+function register(input: Input, file: StoredFile, faults: Fault[]): void {
+  const { architecture, base_model, type, name, trigger_words } = readClaims(file.metadata);
+  Object.assign(input, { model_path: file.key, hash: file.hash });
+  if (input.base_model === undefined && architecture !== null && base_model === null) {
+    const detail = `the file is for ${architecture}, which is not served here; name a base model if it fits all the same`;
+    faults.push({ pointer: "/base_model", detail });
+  }
+  const cut = (text: string | null, length: number) => [...(text ?? "").trim()].slice(0, length).join("");
+  const claims = { base_model, type, trigger_words: cut(trigger_words, 1000), name: cut(name, 120) };
+  for (const [field, claim] of Object.entries(claims)) if (claim) input[field] ??= claim;
 }
 
 /** Inserts a model, and its training unless a file is registered. */

@@ -7,6 +7,7 @@ import { pageSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
 import { type Answer, type Described, type JsonSchema, type Parameter, ref } from "../rest/openapi/types.ts";
 import { uploadLimits } from "../storage/upload.ts";
 import { directUpload } from "./direct-uploads.ts";
+import { lineage } from "./lineage.ts";
 
 /** A stored file as `POST /api/files` and the list answer it. */
 export const storedFile = z.object({
@@ -85,6 +86,7 @@ export function describeFiles(): Described {
     tag: { name: tag, description: "Uploads: pictures and model files. What nothing refers to goes after a while." },
     schemas: {
       File: toJsonSchema(storedFile, "output"),
+      Lineage: toJsonSchema(lineage, "output"),
       DirectUploadCreate: toJsonSchema(z.strictObject(directUpload), "input"),
       DirectUpload: toJsonSchema(begunUpload, "output"),
       FilePage: pageSchema(ref("File"), {
@@ -162,6 +164,25 @@ export function describeFiles(): Described {
         parameters: [key],
         answers: { 204: { description: "It is gone" } },
         problems: ["forbidden", "not-found", "in-use", "storage-unavailable"],
+      }),
+      "GET /api/images/{id}/lineage": describeOperation({
+        id: "getLineage",
+        tag: "images",
+        summary: "Where a picture comes from",
+        description:
+          "The picture, its parameters, the model, the training that made the model's file, the data set, and the exact pictures of that training. What the viewer may not see is null.",
+        token: "optional",
+        parameters: [
+          {
+            name: "id",
+            in: "path",
+            required: true,
+            description: "Which image",
+            schema: { type: "integer", minimum: 1 },
+          },
+        ],
+        answers: { 200: json(ref("Lineage"), "Its lineage") },
+        problems: ["invalid-query", "not-found"],
       }),
       "GET /api/models/{id}/file": describeOperation({
         id: "getModelFile",

@@ -6,7 +6,7 @@ import type { Context } from "../rest/define.ts";
 import type { Once } from "../rest/idempotency.ts";
 import { transaction } from "../rest/write.ts";
 import { thumbnailKey } from "../storage/keys.ts";
-import { keepModel } from "../storage/models.ts";
+import { keepModelFile } from "../storage/models.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { judgeQuota } from "../storage/quota.ts";
 import { deleteObjects, type FileRecord, type Inside, keepPicture, type Stored } from "../storage/records.ts";
@@ -69,7 +69,7 @@ export async function keepUpload(
       return key;
     });
   const keeping = { inside, isUpload: true };
-  if (kind === "model") await keepModel(sql, storage, userId, file, { ...keeping, stored: stored ?? undefined });
+  if (kind === "model") await keepModelFile(sql, storage, userId, file, { ...keeping, stored: stored ?? undefined });
   else {
     // A picture is kept as we encode it: what was sent is not needed any more.
     if (stored) await deleteObjects(storage, stored.key);

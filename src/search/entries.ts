@@ -8,7 +8,7 @@ export const searchedColumns: Record<string, string[]> = {
   users: ["name"],
   tags: ["name"],
   datasets: ["name", "info"],
-  models: ["name", "trigger_words"],
+  models: ["name", "trigger_words", "autov2"],
   images: ["name", "prompt"],
   tasks: ["name"],
 };

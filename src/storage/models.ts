@@ -1,5 +1,6 @@
 /** Model files as we keep them: byte for byte, once their header has proved what they are. */
 import type { Sql } from "../db/client.ts";
+import type { ModelMetadata } from "./claims.ts";
 import { type FileRecord, type Keeping, keepFile, type Stored } from "./records.ts";
 import { readSafetensorsHeader } from "./safetensors.ts";
 import type { SpooledFile } from "./spool.ts";
@@ -7,16 +8,13 @@ import type { Storage } from "./storage.ts";
 
 export const modelType = "application/octet-stream";
 
-/** What a file's maker wrote into it: names to texts. Unverified. */
-export type ModelMetadata = Record<string, string>;
-
 /**
  * Checks a whole .safetensors file on disk and keeps it.
  *
  * @param stored where the same bytes lie in the store already
  * @throws Problem "unsupported-media-type" when it is no valid one; "storage-unavailable"
  */
-export async function keepModel(
+export async function keepModelFile(
   sql: Sql,
   storage: Storage,
   userId: number,

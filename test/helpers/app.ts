@@ -152,7 +152,7 @@ export async function startApp(changes: Partial<Config> = {}) {
     signUp: (name = "user") => makeAccount(name, false),
     admin: (name = "admin") => makeAccount(name, true),
     upload: async (token: string, picture?: Uint8Array) => uploadBytes(token, picture ?? (await makePicture())),
-    uploadModel: (token: string) => uploadBytes(token, makeModelFile()),
+    uploadModel: (token: string, metadata?: Record<string, string>) => uploadBytes(token, makeModelFile(metadata)),
     /** A model that can be used, from a file. */
     makeModel: async (token: string, fields: Record<string, unknown> = {}) =>
       make("models", token, { file: (await uploadBytes(token, makeModelFile())).url, ...fields }),

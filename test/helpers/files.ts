@@ -22,11 +22,12 @@ export function makePicture({ width = 64, height = 48, color, format = "png" }: 
 }
 
 /** A valid .safetensors file, different at every call. */
-export function makeModelFile(): Buffer {
-  const header = JSON.stringify({ weight: { dtype: "F32", shape: [2], data_offsets: [0, 8] } });
+export function makeModelFile(metadata?: Record<string, string>): Buffer {
+  const weight = { dtype: "F32", shape: [2], data_offsets: [0, 8] };
+  const header = Buffer.from(JSON.stringify({ ...(metadata ? { __metadata__: metadata } : {}), weight }));
   const bytes = Buffer.alloc(8 + header.length + 8);
   bytes.writeBigUInt64LE(BigInt(header.length));
-  bytes.write(header, 8);
+  bytes.set(header, 8);
   bytes.writeUInt32LE(randomInt(2 ** 32), 8 + header.length);
   return bytes;
 }

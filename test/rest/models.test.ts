@@ -108,6 +108,47 @@ describe("POST registers", () => {
     expect(file.url).toContain(body.model_path);
   });
 
+  test("what its header says is kept, and fills in what is left open", async () => {
+    const metadata = {
+      "modelspec.architecture": "stable-diffusion-v2-768-v/lora",
+      "modelspec.title": "水墨布穀鳥",
+      "modelspec.trigger_phrase": "suiboku",
+      ss_network_dim: "16",
+      ss_tag_frequency: "x".repeat(5_000),
+    };
+    const file = await app.uploadModel(owner.token, metadata);
+    const { ss_tag_frequency: _long, ...kept } = metadata;
+    expect(file.metadata).toEqual(kept);
+    const claimed = { name: "水墨布穀鳥", type: "lora", base_model: "SD2", trigger_words: "suiboku", metadata: kept };
+    expect((await post({ file: file.url })).body).toMatchObject(claimed);
+    const own = { name: "Mine", type: "hyper", base_model: "SD1.5", trigger_words: "" };
+    expect((await post({ file: file.url, ...own })).body).toMatchObject(own);
+  });
+
+  test("a file for another base is refused unless the caller names one", async () => {
+    const file = await app.uploadModel(owner.token, { "modelspec.architecture": "stable-diffusion-xl-v1-base/lora" });
+    const refused = await post({ file: file.url });
+    expect([refused.status, refused.body.errors]).toMatchObject([422, [{ pointer: "/base_model" }]]);
+    expect(refused.body.detail).toContain("stable-diffusion-xl-v1-base");
+    expect((await post({ file: file.url, base_model: "SD1.5" })).status).toBe(201);
+  });
+
+  test("is found by its short hash and its whole one", async () => {
+    const model = await app.makeModel(owner.token);
+    expect(model.autov2).toBe(model.hash.slice(0, 10));
+    const ask = async (query: string) =>
+      (await app.call("GET", `/api/models?${query}`, { token: owner.token })).body.list.map((found: Json) => found.id);
+    for (const query of [
+      `search=${model.autov2}`,
+      `search=${model.autov2.toUpperCase()}`,
+      `search=${model.autov2.slice(0, 8)}`,
+      `hash=${model.hash}`,
+    ]) {
+      expect([query, await ask(query)]).toEqual([query, [model.id]]);
+    }
+    expect(await ask(`hash=${model.autov2}`)).toEqual([]);
+  });
+
   test("not a picture, not a stranger's file, not both at once", async () => {
     const [picture, model] = [await app.upload(owner.token), await app.uploadModel(stranger.token)];
     for (const body of [{ file: picture.url }, { file: model.url }, { file: "/api/files/none.safetensors" }]) {
