@@ -59,6 +59,16 @@ export async function draw(request: DrawRequest, onStep: OnStep): Promise<Pictur
   return picture;
 }
 
+/** One colour, of the request's seed and words, in the time that it takes to tell the steps. */
+export async function fill(request: DrawRequest, onStep: OnStep): Promise<Picture> {
+  const { width, height, steps, seed, index, prompt } = request;
+  const random = createRandom(`fill ${seed} ${index} ${prompt}`);
+  const color = [0, 1, 2].map(() => Math.floor(random() * 256));
+  const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => color[i % 3] as number);
+  for (let step = 1; step <= steps; step++) await onStep(step, () => ({ width: 1, height: 1, data: data.slice(0, 3) }));
+  return { width, height, data };
+}
+
 /** Previews are this much smaller than the picture, as latents are. */
 const previewScale = 8;
 

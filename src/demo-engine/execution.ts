@@ -1,5 +1,6 @@
 /** Runs prompts, one after the other, and tells about it in ComfyUI's events and order. */
 import { createHash } from "node:crypto";
+import type { Faults } from "./faults.ts";
 import type { EngineFiles } from "./files.ts";
 import { type Graph, type GraphNode, isLink } from "./graph.ts";
 import type { NodeClass, NodeClasses, NodeResult } from "./nodes.ts";
@@ -10,6 +11,9 @@ import { InterruptError, PythonError } from "./python.ts";
 import type { Outcome, PromptQueue, QueueItem } from "./queue.ts";
 import type { SocketHub } from "./socket.ts";
 import { NodeInputs, type Value } from "./values.ts";
+
+/** Saved in a picture's or a model's place when the fault of that name was asked for. */
+const wrongFile = new TextEncoder().encode("neither a picture nor a model");
 
 /** How a node stands, as `progress_state` shows it. */
 interface NodeProgress {
@@ -25,6 +29,8 @@ export interface ExecutorOptions {
   queue: PromptQueue;
   /** Least time that a step of training or sampling takes, so that somebody can watch it. */
   stepMs: number;
+  isInstant: boolean;
+  faults: Faults | null;
 }
 
 export class Executor {
@@ -38,17 +44,22 @@ export class Executor {
   /** Executes what comes until `signal` is aborted; a running prompt is interrupted then. */
   async work(signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", () => this.interrupt(null), { once: true });
-    const { queue, hub } = this.options;
+    const { queue, hub, faults } = this.options;
     for (let item = await queue.take(signal); item !== null; item = await queue.take(signal)) {
       const run = new Run(item, this);
       this.current = run;
       this.isInterrupted = signal.aborted;
+      faults?.begin(item.promptId);
+      if (faults?.has(item.promptId, "duplicate")) hub.doubled.add(item.promptId);
       const { outcome, cache } = await run.execute(this.cache);
-      this.cache = cache;
+      faults?.end(item.promptId, outcome.isSuccess);
+      // With faults, every step of every prompt is really taken: one may have been asked for there.
+      this.cache = faults ? new Map() : cache;
       this.current = null;
       // The history first: whoever hears that the prompt is over must find it there.
       queue.finish(item, outcome);
       if (run.clientId !== null) hub.send("executing", { node: null, prompt_id: item.promptId }, run.clientId);
+      hub.doubled.delete(item.promptId);
     }
   }
 
@@ -152,15 +163,20 @@ class Run {
     this.node = id;
     this.tell("executing", { node: id, display_node: id });
     this.executor.checkInterrupt();
-    const { files, stepMs } = this.executor.options;
+    const { files, stepMs, isInstant, faults } = this.executor.options;
+    const checkInterrupt = () => this.executor.checkInterrupt();
+    if (this.executed.length === 0) await faults?.atStep(this.promptId, 0, checkInterrupt);
     let startedAt = performance.now();
     const result = await nodeClass.run(inputs, {
       files,
+      isInstant,
+      saved: (bytes) => (faults?.has(this.promptId, "wrong-file") ? wrongFile : bytes),
       step: async (value, max, preview) => {
         // The time first and the check after it: an interrupt is heeded at the end of the step it came in.
         await waitUntil(startedAt, stepMs);
         startedAt = performance.now();
-        this.executor.checkInterrupt();
+        checkInterrupt();
+        await faults?.atStep(this.promptId, value, checkInterrupt);
         await this.tick(id, value, max, preview);
       },
     });

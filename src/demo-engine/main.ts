@@ -2,7 +2,7 @@
  * The demo engine as a program of its own, for a supervisor to start:
  *
  *     bun src/demo-engine/main.ts --directory DIR [--port N] [--host H] [--username U --password-env NAME]
- *       [--step-ms N] [--training-nodes A|C] [--max-upload-bytes N] [--quiet] [--stdin]
+ *       [--step-ms N] [--training-nodes A|C] [--max-upload-bytes N] [--instant] [--faults [--seed N]] [--quiet] [--stdin]
  *
  * Prints one line `{"port":N}` on stdout when it listens. Ends on SIGTERM and SIGINT, and with `--stdin` also when its
  * stdin does: its parent is gone then, however it died.
@@ -21,6 +21,9 @@ const { values } = parseArgs({
     "step-ms": { type: "string" },
     "training-nodes": { type: "string" },
     "max-upload-bytes": { type: "string" },
+    instant: { type: "boolean", default: false },
+    faults: { type: "boolean", default: false },
+    seed: { type: "string" },
     quiet: { type: "boolean", default: false },
     stdin: { type: "boolean", default: false },
   },
@@ -32,7 +35,7 @@ function refuse(message: string): never {
   process.exit(2);
 }
 
-function readNumber(name: "port" | "step-ms" | "max-upload-bytes"): number | undefined {
+function readNumber(name: "port" | "step-ms" | "max-upload-bytes" | "seed"): number | undefined {
   const value = values[name];
   if (value !== undefined && !/^\d+$/.test(value)) refuse(`--${name} must be a whole number`);
   return value === undefined ? undefined : Number(value);
@@ -54,6 +57,8 @@ const engine = await startDemoEngine({
   stepMs: readNumber("step-ms"),
   trainingNodes,
   maxUploadBytes: readNumber("max-upload-bytes"),
+  instant: values.instant,
+  faults: values.faults ? { seed: readNumber("seed") } : undefined,
   quiet: values.quiet,
 });
 

@@ -1,7 +1,7 @@
 /** The core node classes that make pictures: loaders, encoders, the sampler, pictures in and out. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { draw } from "./draw.ts";
+import { draw, fill } from "./draw.ts";
 import { type EngineFiles, type FileReference, type FileType, hashFile, writeWhole } from "./files.ts";
 import { choice, decimal, integer, link, type NodeClass, type NodeResult, type NodeRun, text } from "./nodes.ts";
 import {
@@ -126,7 +126,7 @@ async function sample(inputs: NodeInputs, run: NodeRun): Promise<NodeResult> {
   const denoise = inputs.number("denoise");
   const pictures: Picture[] = [];
   for (let index = 0; index < count; index++) {
-    const picture = await draw(
+    const picture = await (run.isInstant ? fill : draw)(
       {
         checkpoint: model.checkpoint,
         prompt: positive.text,
@@ -253,7 +253,7 @@ const SaveImage: NodeClass = {
   required: { images: link("IMAGE"), filename_prefix: text("ComfyUI") },
   outputs: [],
   isOutput: true,
-  run: (inputs, { files }) => savePictures(inputs, files, "output", inputs.text("filename_prefix")),
+  run: (inputs, run) => savePictures(inputs, run, "output", inputs.text("filename_prefix")),
 };
 
 const PreviewImage: NodeClass = {
@@ -263,12 +263,12 @@ const PreviewImage: NodeClass = {
   required: { images: link("IMAGE") },
   outputs: [],
   isOutput: true,
-  run: (inputs, { files }) => savePictures(inputs, files, "temp", "ComfyUI_temp_demo"),
+  run: (inputs, run) => savePictures(inputs, run, "temp", "ComfyUI_temp_demo"),
 };
 
 async function savePictures(
   inputs: NodeInputs,
-  files: EngineFiles,
+  { files, saved }: NodeRun,
   type: FileType,
   prefix: string,
 ): Promise<NodeResult> {
@@ -278,7 +278,7 @@ async function savePictures(
   for (const [index, picture] of pictures.entries()) {
     const name = slot.name.replaceAll("%batch_num%", String(index));
     const filename = `${name}_${String(slot.counter + index).padStart(5, "0")}_.png`;
-    await writeWhole(join(slot.directory, filename), await encodePng(picture));
+    await writeWhole(join(slot.directory, filename), saved(await encodePng(picture)));
     images.push({ filename, subfolder: slot.subfolder, type });
   }
   return { outputs: [], ui: { images } };

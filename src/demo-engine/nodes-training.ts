@@ -104,11 +104,14 @@ async function runTraining(inputs: NodeInputs, run: NodeRun, ticksPerStep: numbe
     batchSize: inputs.number("batch_size"),
     seed: inputs.number("seed"),
   };
-  const { palette, factors, losses } = await train(pictures, options, async (step) => {
+  const tellStep = async (step: number) => {
     for (let tick = 1; tick <= ticksPerStep; tick++) {
       await run.step((step - 1) * ticksPerStep + tick, steps * ticksPerStep);
     }
-  });
+  };
+  const fitted = run.isInstant ? { ...options, steps: 1 } : options;
+  const { palette, factors, losses } = await train(pictures, fitted, tellStep);
+  for (let step = fitted.steps + 1; step <= steps; step++) await tellStep(step);
   const metadata = describeTraining(inputs, model.checkpoint, captions, losses, before + steps);
   const dtype = inputs.text("lora_dtype") === "bf16" ? "BF16" : "F32";
   const tensorFile = styleToFile(palette, factors, dtype, metadata);
@@ -181,12 +184,12 @@ function saveLora(isSchemaV3: boolean): NodeClass {
     isOutput: true,
     isExperimental: true,
     isSchemaV3,
-    run: async (inputs, { files }) => {
+    run: async (inputs, { files, saved }) => {
       const { file } = inputs.value("lora", "LORA_MODEL");
       const slot = files.nextSlot("output", inputs.text("prefix"));
       const steps = inputs.has("steps") ? `_${inputs.number("steps")}_steps` : "";
       const name = `${slot.name}${steps}_${String(slot.counter).padStart(5, "0")}_.safetensors`;
-      await writeWhole(join(slot.directory, name), file);
+      await writeWhole(join(slot.directory, name), saved(file));
       return { outputs: [] };
     },
   };

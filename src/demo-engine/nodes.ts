@@ -14,6 +14,10 @@ export interface InputSpec {
 /** What a running node may do besides computing. Every step of every node passes through `step`. */
 export interface NodeRun {
   files: EngineFiles;
+  /** Do as little as a valid result takes. */
+  isInstant: boolean;
+  /** What is to be saved for `bytes`: the same, unless a fault was asked for. */
+  saved(bytes: Uint8Array): Uint8Array;
   /**
    * Reports step `value` of `max`, with a picture of the state if there is one to show; waits out the least time of
    * a step.

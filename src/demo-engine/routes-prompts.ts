@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import type { Hono } from "hono";
 import { type Graph, validateGraph, validationError } from "./graph.ts";
+import { readFault } from "./routes-faults.ts";
 import { type RouteOptions, readJson } from "./routing.ts";
 
 /** What the newer ComfyUI insists on: a UUID in lower case with hyphens. */
@@ -38,6 +39,7 @@ export function addPrompts(routes: Hono, options: RouteOptions): void {
     const extraData: Record<string, unknown> = { ...(body.extra_data as object | undefined) };
     if (body.client_id !== undefined) extraData.client_id = body.client_id;
     extraData.create_time = Date.now();
+    options.faults?.order(promptId, readFault(c));
     queue.put({ number, promptId, prompt: prompt as unknown as Graph, extraData, outputs });
     return c.json({ prompt_id: promptId, number, node_errors: nodeErrors });
   });

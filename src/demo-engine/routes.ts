@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { Hono, type MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { addDescriptions } from "./routes-describe.ts";
+import { addFaults, faulty } from "./routes-faults.ts";
 import { addFiles } from "./routes-files.ts";
 import { addPrompts } from "./routes-prompts.ts";
 import type { RouteOptions } from "./routing.ts";
@@ -14,6 +15,7 @@ export function createRoutes(options: RouteOptions): Hono {
   addDescriptions(routes, options);
   addFiles(routes, options);
   addPrompts(routes, options);
+  if (options.faults) addFaults(routes, options.faults);
 
   const app = new Hono();
   app.use(sameOrigin);
@@ -24,6 +26,7 @@ export function createRoutes(options: RouteOptions): Hono {
       onError: (c) => c.text(`Maximum request body size ${options.maxUploadBytes} exceeded.`, 413),
     }),
   );
+  if (options.faults) app.use(faulty(options.faults, options.dropSockets));
   app.route("/api", routes);
   app.route("/", routes);
   app.notFound((c) => c.text("404: Not Found", 404));

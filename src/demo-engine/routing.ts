@@ -1,6 +1,7 @@
 /** What every file of routes works with. */
 import type { Context } from "hono";
 import type { Executor } from "./execution.ts";
+import type { Faults } from "./faults.ts";
 import type { EngineFiles } from "./files.ts";
 import type { ValidationContext } from "./graph.ts";
 import type { NodeClasses } from "./nodes.ts";
@@ -17,6 +18,9 @@ export interface RouteOptions {
   maxUploadBytes: number;
   /** Basic auth for every route, the WebSocket included; null for none, as ComfyUI itself has none. */
   login: { username: string; password: string } | null;
+  /** Null when faults were not switched on. */
+  faults: Faults | null;
+  dropSockets: () => void;
   /** Takes over a request for `/ws`; null when it is no upgrade. */
   upgrade: (request: Request, clientId: string) => Response | null;
 }

@@ -3,6 +3,7 @@
  * `up`, tests and trying things out. It trains and draws something of its own and says everywhere that it is a demo.
  */
 import { Executor } from "./execution.ts";
+import { type FaultOptions, Faults } from "./faults.ts";
 import { EngineFiles } from "./files.ts";
 import type { NodeClass, NodeClasses } from "./nodes.ts";
 import { datasetNodesA, datasetNodesC } from "./nodes-dataset.ts";
@@ -28,6 +29,10 @@ export interface DemoEngineOptions {
   trainingNodes?: "A" | "C";
   /** Largest request body; default 100 MiB, as ComfyUI's. */
   maxUploadBytes?: number;
+  /** Give valid results in no time: one colour for a picture, one step of work for a training. All steps are told. */
+  instant?: boolean;
+  /** Let faults be asked for, see faults.ts. Off by default: whoever reaches the engine can then make it fail. */
+  faults?: FaultOptions;
   /** Do not tell on stderr where it listens. */
   quiet?: boolean;
 }
@@ -35,6 +40,8 @@ export interface DemoEngineOptions {
 export interface DemoEngine {
   url: string;
   port: number;
+  /** Null when they were not switched on. */
+  faults: Faults | null;
   /** Interrupts what runs, drops all connections and frees the port. May be called twice. */
   stop(): Promise<void>;
 }
@@ -51,15 +58,44 @@ const generations = {
 
 /** Starts an engine and resolves once it listens. Queue and history begin empty. */
 export async function startDemoEngine(options: DemoEngineOptions): Promise<DemoEngine> {
+  const files = new EngineFiles(options.directory);
+  let isStopped = false;
+  let rebirth: ReturnType<typeof setTimeout> | undefined;
+  const faults = options.faults
+    ? new Faults(options.faults, options.directory, (ms) => {
+        void life.end();
+        rebirth = setTimeout(() => {
+          if (!isStopped) life = live(options, files, faults, port);
+        }, ms);
+      })
+    : null;
+  let life = live(options, files, faults, options.port);
+  const { port } = life;
+  const url = `http://${options.host ?? "127.0.0.1"}:${port}`;
+  if (!options.quiet) console.error(`demo engine: ${url}, files in ${options.directory}`);
+  return {
+    url,
+    port,
+    faults,
+    stop: async () => {
+      isStopped = true;
+      clearTimeout(rebirth);
+      await life.end();
+    },
+  };
+}
+
+/** The engine until it is stopped or dies: all but its files begins anew with the next one. */
+function live(options: DemoEngineOptions, files: EngineFiles, faults: Faults | null, wantedPort: number) {
   const generation = generations[options.trainingNodes ?? "A"];
   const maxUploadBytes = options.maxUploadBytes ?? 100 * 1024 * 1024;
   const features = { supports_preview_metadata: true, max_upload_size: maxUploadBytes };
   const classes: NodeClasses = new Map<string, NodeClass>(Object.entries({ ...pictureNodes, ...generation.nodes }));
-  const files = new EngineFiles(options.directory);
   const hub = new SocketHub(features);
   const status = () => ({ exec_info: { queue_remaining: queue.remaining } });
   const queue = new PromptQueue(() => hub.send("status", { status: status() }, null));
-  const executor = new Executor({ classes, files, hub, queue, stepMs: options.stepMs ?? 40 });
+  const { stepMs = 40, instant: isInstant = false } = options;
+  const executor = new Executor({ classes, files, hub, queue, stepMs, isInstant, faults });
   const { username, password } = options;
   const app = createRoutes({
     classes,
@@ -71,13 +107,15 @@ export async function startDemoEngine(options: DemoEngineOptions): Promise<DemoE
     features,
     maxUploadBytes,
     login: username === undefined ? null : { username, password: password ?? "" },
+    faults,
+    dropSockets: () => hub.closeAll(),
     upgrade: (request, clientId) =>
       // Bun answers the upgrade itself; the response is only there to say that it did.
       server.upgrade(request, { data: { clientId } }) ? new Response(null) : null,
   });
 
   const server = Bun.serve<SocketData>({
-    port: options.port,
+    port: wantedPort,
     hostname: options.host ?? "127.0.0.1",
     // The limit proper is the routes' own, whose 413 also reaches clients that are still sending.
     maxRequestBodySize: maxUploadBytes * 2 + 1024 * 1024,
@@ -102,13 +140,9 @@ export async function startDemoEngine(options: DemoEngineOptions): Promise<DemoE
 
   const stopping = new AbortController();
   const working = executor.work(stopping.signal);
-  const port = server.port ?? options.port;
-  const url = `http://${options.host ?? "127.0.0.1"}:${port}`;
-  if (!options.quiet) console.error(`demo engine: ${url}, files in ${options.directory}`);
   return {
-    url,
-    port,
-    stop: async () => {
+    port: server.port ?? wantedPort,
+    async end(): Promise<void> {
       stopping.abort();
       hub.closeAll();
       await server.stop(true);

@@ -25,6 +25,8 @@ export interface PreviewMetadata {
 export class SocketHub {
   private readonly sockets = new Map<string, Socket>();
   private readonly wantsMetadata = new Set<string>();
+  /** Ids of prompts whose events are sent twice: a fault. */
+  readonly doubled = new Set<string>();
 
   constructor(private readonly features: Record<string, unknown>) {}
 
@@ -64,8 +66,9 @@ export class SocketHub {
   /** Sends one event to one client, or to all with null. An absent client is no error. */
   send(type: string, data: Record<string, unknown>, clientId: string | null): void {
     const frame = JSON.stringify({ type, data });
-    if (clientId !== null) this.sockets.get(clientId)?.send(frame);
-    else for (const socket of this.sockets.values()) socket.send(frame);
+    const sockets = clientId === null ? [...this.sockets.values()] : [this.sockets.get(clientId)];
+    const copies = this.doubled.has(String(data.prompt_id)) ? 2 : 1;
+    for (const socket of sockets) for (let copy = 0; copy < copies; copy++) socket?.send(frame);
   }
 
   /** Whether anybody would see a preview for `clientId`: drawing one for nobody is wasted. */

@@ -1,7 +1,7 @@
 /** A whole system in one process: the API on a port, a worker, and demo engines registered as servers. */
 import { join } from "node:path";
 import { startWorker, type Worker } from "../../jobs/index.ts";
-import { type DemoEngine, startDemoEngine } from "../../src/demo-engine/server.ts";
+import { type DemoEngine, type DemoEngineOptions, startDemoEngine } from "../../src/demo-engine/server.ts";
 import { temporaryDirectory } from "../../src/storage/index.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
 import { type Account, type Json, startApp, type TestApp } from "./app.ts";
@@ -12,6 +12,10 @@ export interface EngineOptions {
   type: "train" | "infer";
   /** Least time of a step; 0 is as fast as the machine can. */
   stepMs?: number;
+  /** Valid results in no time. */
+  instant?: boolean;
+  /** Let faults be asked for, see the demo engine's. */
+  faults?: DemoEngineOptions["faults"];
   slots?: number;
 }
 
@@ -99,9 +103,13 @@ async function addWorker(app: TestApp): Promise<Worker> {
   return { ...worker, stop };
 }
 
-async function addEngine(app: TestApp, admin: Account, { name, type, stepMs = 0, slots }: EngineOptions) {
+async function addEngine(
+  app: TestApp,
+  admin: Account,
+  { name, type, stepMs = 0, slots, instant, faults }: EngineOptions,
+) {
   const directory = join(app.directory, `engine-${name}`);
-  const start = (port: number) => startDemoEngine({ port, directory, stepMs, quiet: true });
+  const start = (port: number) => startDemoEngine({ port, directory, stepMs, instant, faults, quiet: true });
   let engine = await start(0);
   app.onClose(() => engine.stop());
   const { port } = engine;
