@@ -85,16 +85,13 @@ export async function startWorker(
     await sql.begin((tx) => foldWaiting(tx as unknown as Sql));
   };
   const stopPulse = repeat(beatMs, pulse, log);
-  const stopProbes = repeat(
-    probeMs,
-    async () => {
-      await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
-      attendant.wake(); // the safety net: what may go is announced
-      await remindOverdue(sql);
-    },
-    log,
-  );
-  attendant.wake();
+  const look = async (): Promise<void> => {
+    await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
+    attendant.wake(); // the safety net: what may go is announced
+    await remindOverdue(sql);
+  };
+  const stopProbes = repeat(probeMs, look, log);
+  await look();
 
   return {
     id: worker.id,

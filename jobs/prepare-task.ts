@@ -29,36 +29,43 @@ export function createPrepareTask(deps: JobDeps) {
   return async (payload: unknown): Promise<void> => {
     const { sql } = deps;
     const { task_id } = payloadSchema.parse(payload);
-    const [task] = await sql<TaskRow[]>`
-      select id, type, user_id, model_id, params->>'model_id' is not null as wants_model
+    const [task] = await sql<(TaskRow & { status: string })[]>`
+      select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, status
       from tasks
-      where id = ${task_id} and status = 'initial'
+      where id = ${task_id} and status in ('initial', 'ready')
     `;
-    if (!task) return;
-    try {
-      const keys = task.type === "train" ? await prepareTraining(deps, task) : await prepareInference(deps, task);
-      await sql.begin(async (tx) => {
-        // From here on the task itself holds them; what went in the meantime has to be judged again.
-        const held = await tx`select key from files where key = any (${keys}::text[]) for key share`;
-        if (held.length < new Set(keys).size) throw new Error("an input was deleted while it was judged");
-        await tx`
-          update tasks set status = 'ready', input_keys = ${keys}::text[] where id = ${task.id} and status = 'initial'
-        `;
-      });
-    } catch (error) {
-      if (!(error instanceof Unprepared)) throw error;
-      const told = sql.json({ class: "bad-input", detail: error.message });
-      await sql`
-        update tasks set status = 'error', error = ${told}, finished_at = now()
-        where id = ${task.id} and status = 'initial'
-      `;
-      return;
-    }
+    // One that is ready was left there by a worker that died between the two.
+    if (!task || (task.status === "initial" && !(await makeReady(deps, task)))) return;
     await sql.begin(async (tx) => {
       await tx`update tasks set status = 'waiting', waiting_at = now() where id = ${task.id} and status = 'ready'`;
       await dispatchSoon(tx as unknown as Sql);
     });
   };
+}
+
+/** @returns false when the task has failed, for a reason that its owner is told */
+async function makeReady(deps: JobDeps, task: TaskRow): Promise<boolean> {
+  const { sql } = deps;
+  try {
+    const keys = task.type === "train" ? await prepareTraining(deps, task) : await prepareInference(deps, task);
+    await sql.begin(async (tx) => {
+      // From here on the task itself holds them; what went in the meantime has to be judged again.
+      const held = await tx`select key from files where key = any (${keys}::text[]) for key share`;
+      if (held.length < new Set(keys).size) throw new Error("an input was deleted while it was judged");
+      await tx`
+        update tasks set status = 'ready', input_keys = ${keys}::text[] where id = ${task.id} and status = 'initial'
+      `;
+    });
+    return true;
+  } catch (error) {
+    if (!(error instanceof Unprepared)) throw error;
+    const told = sql.json({ class: "bad-input", detail: error.message });
+    await sql`
+      update tasks set status = 'error', error = ${told}, finished_at = now()
+      where id = ${task.id} and status = 'initial'
+    `;
+    return false;
+  }
 }
 
 /** Pins the training to the exact pictures: the manifest, by content. @returns the keys of the stored pictures */

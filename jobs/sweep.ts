@@ -46,6 +46,18 @@ export function createSweep({ sql, log }: Pick<JobDeps, "sql" | "log">) {
           returning 1
         `,
       ),
+      // What the queue has given up stays a week for its operator to look at.
+      jobs: await drain(
+        () => sql`
+          delete from graphile_worker._private_jobs
+          where id in (
+            select id from graphile_worker._private_jobs
+            where attempts >= max_attempts and locked_at is null and updated_at < now() - interval '7 days'
+            limit ${batch}
+          )
+          returning 1
+        `,
+      ),
       throttles: await drain(
         () => sql`
           delete from throttles

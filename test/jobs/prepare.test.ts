@@ -116,3 +116,10 @@ test("an input that goes while it is judged is judged again", async () => {
   const [row] = await app.sql<Json[]>`select status, input_keys from tasks where id = ${model.task_id}`;
   expect(row).toEqual({ status: "waiting", input_keys: [other.key] });
 });
+
+test("a task whose preparation died when it was ready comes to wait all the same", async () => {
+  const { task_id } = await app.make("images", owner.token, { prompt: "a lake" });
+  await app.sql`update tasks set status = 'ready' where id = ${task_id}`;
+  await prepare({ task_id });
+  expect(await app.sql`select status from tasks where id = ${task_id}`).toEqual([{ status: "waiting" }] as never);
+});

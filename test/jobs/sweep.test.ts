@@ -47,3 +47,14 @@ test("more than one batch goes in one run", async () => {
   await sweep();
   expect(await sql`select key from throttles`).toHaveLength(1);
 });
+
+test("a job that the queue has given up goes after a week", async () => {
+  await sql`select graphile_worker.add_job('delete-files', job_key := age) from unnest(array['8', '6']) age`;
+  await sql`
+    update graphile_worker._private_jobs
+    set attempts = max_attempts, updated_at = now() - make_interval(days => key::int)
+    where key in ('8', '6')
+  `;
+  await sweep();
+  expect(await sql`select key from graphile_worker.jobs where key in ('8', '6')`).toEqual([{ key: "6" }] as never);
+});
