@@ -16,6 +16,7 @@ import { createPrepareTask } from "./prepare-task.ts";
 import { createProbeServers } from "./probe-servers.ts";
 import { startRunner } from "./runner.ts";
 import { createSweep } from "./sweep.ts";
+import { createSweepFiles } from "./sweep-files.ts";
 
 /** A third of the time after which a silent worker counts as dead. */
 const beatMs = 3_000;
@@ -26,7 +27,7 @@ const controlConcurrency = 6;
 const webhookConcurrency = 16;
 
 /** At a quiet hour, by UTC; what was missed while no worker ran is made up for. */
-const crontab = "17 3 * * * sweep ?fill=1d&max=3";
+const crontab = ["17 3 * * * sweep ?fill=1d&max=3", "41 3 * * * sweep-files ?fill=1d&max=3"].join("\n");
 
 export interface Worker {
   id: string;
@@ -55,6 +56,7 @@ export async function startWorker(
     "cancel-run": createCancelRun(deps),
     "delete-files": createDeleteFiles(deps),
     sweep: createSweep(deps),
+    "sweep-files": createSweepFiles(deps),
   };
   const start = (taskList: TaskList, concurrency: number, crontab?: string) =>
     startRunner({ databaseUrl, taskList, concurrency, crontab, log });

@@ -9,6 +9,7 @@ export interface Jobs {
   "delete-files": { keys: string[] };
   "deliver-webhook": { delivery_id: string };
   sweep: Record<string, never>;
+  "sweep-files": Record<string, never>;
 }
 
 /**

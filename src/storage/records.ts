@@ -108,15 +108,17 @@ export async function keepPicture(
 }
 
 /** Held shared while objects are deleted, alone while a backup copies them. */
-const deletionLock = "hashtextextended('atelier deletes files', 0)";
+export const deletionLock = "hashtextextended('atelier deletes files', 0)";
 
 /**
  * Removes those of the files that nothing refers to, the rows first: objects without a row are found again by key.
  *
  * @param isOrdered by the owner. Otherwise what was uploaded again within the hour stays: whoever deletes a data set
  *   and makes another of the same pictures has no other hold on them
+ * @returns how many are gone
  */
-export async function deleteUnused(sql: Sql, storage: Storage, keys: string[], isOrdered = false): Promise<void> {
+export async function deleteUnused(sql: Sql, storage: Storage, keys: string[], isOrdered = false): Promise<number> {
+  if (keys.length === 0) return 0;
   await sql.begin(async (tx) => {
     // Whoever makes a reference holds the row until it is made. Locked first and judged by a later statement: one
     // alone would judge by what it saw before it waited.
@@ -139,6 +141,7 @@ export async function deleteUnused(sql: Sql, storage: Storage, keys: string[], i
     else if (gone.size > 0)
       await addJob(tx as unknown as Sql, "delete-files", { keys: [...gone] }, { delaySeconds: 60 });
   });
+  return gone.size;
 }
 
 /** A file's bytes and whatever was made of them. */

@@ -12,7 +12,7 @@ const objects = (key: string) => Promise.all([key, `${key}.512.webp`, `${key}.25
 
 test("a file that somebody is just taking up is not deleted", async () => {
   const { key } = await app.upload(owner.token);
-  let deletion: Promise<void> | undefined;
+  let deletion: Promise<unknown> | undefined;
   await sql.begin(async (tx) => {
     await tx`select from files where key = ${key} for key share`; // as every check of a reference does
     await tx`insert into datasets (name, images, user_id) values ('d', array[file_path(${key})], ${owner.id})`;
