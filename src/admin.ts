@@ -3,17 +3,12 @@
  * `reset-password EMAIL` gives a user a new password, `rotate-key` seals every secret anew under another SECRET_KEY.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { z } from "zod";
 import { rotateKey } from "./admin/rotate-key.ts";
+import { withDatabase } from "./admin/with-database.ts";
 import { hashPassword } from "./auth/password.ts";
 import { BootError, main } from "./boot.ts";
-import { type Config, readConfig } from "./config.ts";
-import { connect, DatabaseError, describeDatabaseError, type Sql } from "./db/client.ts";
-import { findEmbedded, startEmbedded } from "./db/embedded.ts";
-import { takeLock } from "./up/lock.ts";
-import { UpError } from "./up/up-error.ts";
+import type { Sql } from "./db/client.ts";
 
 const usage = "Usage: bun run admin create EMAIL | reset-password EMAIL | rotate-key";
 
@@ -59,42 +54,4 @@ async function resetPassword(sql: Sql, email: string): Promise<void> {
 
 function newPassword(): string {
   return randomBytes(12).toString("base64url");
-}
-
-/** The database of the settings; an embedded one that is at rest is started, and stopped afterwards. */
-async function withDatabase(work: (sql: Sql, config: Config) => Promise<void>): Promise<void> {
-  const config = readConfig(process.env);
-  const { url, close } = await openDatabase(config);
-  const sql = connect(url, { max: 2, name: "atelier admin" });
-  try {
-    await work(sql, config);
-  } catch (error) {
-    if (error instanceof BootError) throw error;
-    if ((error as { code?: string }).code === "42P01") {
-      throw new BootError("The database is not migrated: run `bun run migrate`");
-    }
-    throw new DatabaseError(describeDatabaseError(error, url));
-  } finally {
-    await sql.end({ timeout: 1 });
-    await close();
-  }
-}
-
-async function openDatabase(config: Config): Promise<{ url: string; close: () => Promise<void> }> {
-  const running = config.databaseUrl ?? findEmbedded(config.dataDir);
-  if (running) return { url: running, close: async () => {} };
-  if (!existsSync(join(config.dataDir, "database.json"))) {
-    throw new BootError(`No database: DATABASE_URL is not set and ${config.dataDir} holds none`);
-  }
-  try {
-    const lock = await takeLock(config.dataDir);
-    const embedded = await startEmbedded({ directory: config.dataDir });
-    const close = async () => {
-      await embedded.stop();
-      lock.release();
-    };
-    return { url: embedded.url, close };
-  } catch (error) {
-    throw error instanceof UpError ? new BootError(error.message) : error;
-  }
 }
