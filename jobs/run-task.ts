@@ -30,6 +30,8 @@ import { type FileRecord, keepPicture } from "../src/storage/records.ts";
 import { spool } from "../src/storage/spool.ts";
 import type { JobDeps } from "./handler.ts";
 import { createPreviewer } from "./keep-preview.ts";
+import { createSampler } from "./keep-sample.ts";
+import { readAtMost } from "./read-at-most.ts";
 import { createReporter } from "./report-progress.ts";
 
 const maxModelBytes = 8_000_000_000;
@@ -109,6 +111,8 @@ async function train(run: Attempt): Promise<void> {
   const { sql, storage } = deps;
   if (!model) throw new EngineError("bad-input", "The model has been deleted");
   const report = createReporter(sql, lease);
+  const onPreview = createPreviewer(deps, lease, null);
+  const samples = createSampler(run, onPreview);
   const artifacts = await follow({
     ...run,
     sql,
@@ -118,8 +122,9 @@ async function train(run: Attempt): Promise<void> {
       run.pace.observe(progress);
       return report.task(progress, progress.fraction * (1 - coverShare));
     },
-    onPreview: createPreviewer(deps, lease, null),
-  });
+    onPreview,
+    onSample: samples.take,
+  }).finally(samples.taken);
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
   const file = await keepModel(run, artifact);
@@ -248,16 +253,4 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<FileRe
     throw new EngineError("engine-failed", "The engine's picture cannot be read", { cause });
   });
   return keepPicture(deps.sql, deps.storage, task.user_id, picture);
-}
-
-/** An engine that never stops sending must not fill the memory. */
-async function readAtMost(stream: ReadableStream<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of stream) {
-    size += chunk.byteLength;
-    if (size > maxBytes) throw new EngineError("engine-failed", "The engine's picture is too large");
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }

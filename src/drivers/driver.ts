@@ -95,6 +95,8 @@ export interface Artifact {
   contentType: string;
   /** Of a model: `pt` is a pickle, which is stored as it is and never opened. Default `safetensors`. */
   extension?: "safetensors" | "pt";
+  /** Of a sample: after how many steps of the whole training it was made. */
+  step?: number;
   /** The engine's own words for where it lies. */
   locator: Record<string, string>;
 }
@@ -212,7 +214,7 @@ export interface Driver {
    */
   watch(target: EngineTarget, handle: EngineHandle, signal: AbortSignal): AsyncIterable<EngineEvent>;
 
-  /** Streams an artifact of a finished run. @throws EngineError */
+  /** Streams an artifact as soon as `watch` has told of it. @throws EngineError */
   fetch(target: EngineTarget, artifact: Artifact, signal: AbortSignal): Promise<ReadableStream<Uint8Array>>;
 
   /**

@@ -37,6 +37,8 @@ export interface Run {
   onProgress: (progress: Progress) => Promise<void>;
   /** A picture that the engine shows of its work; not waited for. */
   onPreview: (bytes: Uint8Array) => void;
+  /** A picture made with the model that is trained; not waited for. */
+  onSample?: (sample: Artifact) => void;
 }
 
 /**
@@ -95,7 +97,8 @@ export async function follow(run: Run): Promise<Artifact[]> {
           expect();
           break;
         case "artifact":
-          artifacts.push(event.artifact);
+          if (event.artifact.role === "sample") run.onSample?.(event.artifact);
+          else artifacts.push(event.artifact);
           break;
         case "finished":
           return artifacts;

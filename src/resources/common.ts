@@ -140,6 +140,30 @@ export function previewField(isOf: (sql: Sql) => Fragment) {
   } satisfies Field;
 }
 
+/** Pictures made with the model that a task trains, for whoever sees the task: signed URLs, in the order of steps. */
+export const samplesField = {
+  schema: z.array(z.object({ step: z.int(), url: z.string() })),
+  live: true,
+  select: ({ sql, links }: Context) => sql`
+    coalesce((
+      select json_agg(json_build_object(
+        'step', s.step,
+        'url', ${links.mark}::text || 'sample-' || s.task_id || '-' || s.step || '-' || s.number || '.webp'
+      ) order by s.step)
+      from samples s
+      where s.task_id = t.id
+    ), '[]'::json)
+  `,
+} satisfies Field;
+
+const sampleKey = /^sample-([1-9]\d{0,9})-(\d{1,9})-\d{1,16}\.webp$/;
+
+/** The task and the step that a sample's key names, or null when it is none. */
+export function partsOfSample(key: string): { taskId: number; step: number } | null {
+  const [, id, step] = sampleKey.exec(key) ?? [];
+  return Number(id) <= maxId ? { taskId: Number(id), step: Number(step) } : null;
+}
+
 const previewKey = /^preview-([1-9]\d{0,9})-\d{1,16}\.webp$/;
 
 /** The task that a preview's key names, or null when it is none. */

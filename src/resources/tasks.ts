@@ -24,6 +24,7 @@ import {
   nullableReference,
   previewField,
   reference,
+  samplesField,
   shownName,
   updatedAt,
 } from "./common.ts";
@@ -209,6 +210,7 @@ export const tasks = defineResource({
     },
     error: errorField,
     preview: previewField((sql) => sql`p.task_id = t.id`),
+    samples: samplesField,
     metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
     attempts: { schema: z.int() },
     queue_position: {

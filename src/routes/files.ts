@@ -1,7 +1,7 @@
 /** Stored files: uploads in, bytes out to those who may see them. */
 import { Hono, type Context as HonoContext } from "hono";
 import { Problem } from "../problems.ts";
-import { taskOfPreview } from "../resources/common.ts";
+import { partsOfSample, taskOfPreview } from "../resources/common.ts";
 import { readJson } from "../rest/body.ts";
 import type { Context } from "../rest/define.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
@@ -60,15 +60,16 @@ export function fileRoutes(deps: FileDeps) {
 
   routes.get("/:key", async (c) => {
     const context = c.get("context");
+    const { links } = context;
     const key = readKey(c.req.param("key"));
     const { picture, edge } = readThumbnailKey(key);
     const query = new URL(c.req.url).searchParams;
-    const taskId = taskOfPreview(key);
-    if (taskId !== null) return sendPreview(c.req.raw, taskId, key, context);
+    const shown = shownByEngine(key, context.sql);
+    if (shown) return sendShown(shown, links.isSigned(key, query), key);
     const [file] = await context.sql<(FileRow & { is_public: boolean })[]>`
       select *, is_file_public(key, user_id) as is_public from files where key = ${picture}
     `;
-    const { viewer, links } = context;
+    const { viewer } = context;
     const isOpen = file?.is_public || (file && (viewer.admin || (viewer.id !== null && viewer.id === file.user_id)));
     if (!file || !(isOpen || links.isSigned(key, query))) throw notFound(key);
     const headers = { "Cache-Control": file.is_public ? "public, max-age=300" : "private, max-age=300" };
@@ -102,13 +103,22 @@ export function requireUser(c: HonoContext<Env>): { context: Context; userId: nu
   return { context, userId: context.viewer.id };
 }
 
-/** What an engine shows of its work: the newest picture, to those who were shown the URL, while the work goes on. */
-async function sendPreview(request: Request, taskId: number, key: string, { sql, links }: Context): Promise<Response> {
-  const [preview] = links.isSigned(key, new URL(request.url).searchParams)
-    ? await sql<{ bytes: Uint8Array<ArrayBuffer> }[]>`select bytes from previews where task_id = ${taskId}`
-    : [];
-  if (!preview) throw notFound(key);
-  return new Response(preview.bytes, {
+type Shown = Promise<{ bytes: Uint8Array<ArrayBuffer> }[]>;
+
+/** What an engine shows of its work: the newest picture while it goes on, or a sample of a training; else null. */
+function shownByEngine(key: string, sql: Context["sql"]): (() => Shown) | null {
+  const taskId = taskOfPreview(key);
+  if (taskId !== null) return () => sql`select bytes from previews where task_id = ${taskId}`;
+  const sample = partsOfSample(key);
+  if (!sample) return null;
+  return () => sql`select bytes from samples where task_id = ${sample.taskId} and step = ${sample.step}`;
+}
+
+/** To those who were shown the URL. */
+async function sendShown(find: () => Shown, isSigned: boolean, key: string): Promise<Response> {
+  const [shown] = isSigned ? await find() : [];
+  if (!shown) throw notFound(key);
+  return new Response(shown.bytes, {
     headers: { "Content-Type": "image/webp", "Cache-Control": "private, max-age=60" },
   });
 }

@@ -1,5 +1,6 @@
 /** Training over SSH from the API to the model's file: a worker, OpenSSH's server, and a stand-in for accelerate. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import sharp from "sharp";
 import type { Json } from "../helpers/app.ts";
 import { type KohyaHost, makeKohyaHost } from "../helpers/kohya/host.ts";
 import { startPool } from "../helpers/pool.ts";
@@ -46,6 +47,11 @@ test.each(["lora", "ckp", "ti"])("a %s is trained, with its file and its losses"
   const task = await pool.finished(task_id);
   expect(task).toMatchObject({ status: "success", error: null, attempts: 1 });
   expect(task.metrics.map(([step]: [number, number]) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+  expect(task.samples.map(({ step }: Json) => step)).toEqual([2, 4, 6]);
+  const sample = await pool.download(task.samples[0].url);
+  const unsigned = new Request(task.samples[0].url.replace(/\?.*/, ""));
+  expect((await pool.fetch(unsigned)).status).toBe(404);
+  expect(await sharp(sample).metadata()).toMatchObject({ format: "webp", width: 1 });
   const model = await pool.get(`models/${id}`, owner.token);
   expect(model).toMatchObject({ status: "success", server_id: server.id });
   const file = await pool.download(`${pool.config.publicUrl}/api/models/${id}/file`, owner.token);
@@ -58,6 +64,8 @@ test("the attempt after one that broke off goes on from its last state", async (
   const { task_id } = await train();
   expect(await pool.finished(task_id)).toMatchObject({ status: "success", attempts: 2 });
   expect(host.read(await runOf(task_id), "resumed")).toBe("4\n");
+  const { samples } = await pool.get(`tasks/${task_id}`, owner.token);
+  expect(samples.map(({ step }: Json) => step)).toEqual([2, 4, 6]);
   host.setFault("");
 });
 

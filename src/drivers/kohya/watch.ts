@@ -86,13 +86,14 @@ class Teller {
   }
 
   /** A picture is written in place: whole when the run is over, or when it has not grown since the last look. */
-  private showSamples({ samples }: Status, isFinal: boolean): void {
+  private showSamples({ samples, resumed }: Status, isFinal: boolean): void {
     for (const { name, size } of samples) {
       const isWhole = isFinal || (size > 0 && this.sizes.get(name) === size);
       this.sizes.set(name, size);
       if (!isWhole || this.shown.has(name)) continue;
       this.shown.add(name);
-      this.events.push({ type: "artifact", artifact: this.artifact("sample", "image/png", `sample/${name}`) });
+      const artifact = this.artifact("sample", "image/png", `sample/${name}`);
+      this.events.push({ type: "artifact", artifact: { ...artifact, step: resumed + stepOf(name) } });
     }
   }
 
@@ -114,3 +115,6 @@ class Teller {
     return { role, contentType, locator: { runId: this.handle.runId, path } };
   }
 }
+
+/** `model_000100_00_20261125221500_7.png`: of this run's own counting. */
+const stepOf = (name: string): number => Number(/_(\d{6,})_/.exec(name)?.[1] ?? 0);
