@@ -5,7 +5,8 @@ import type { Sql } from "../db/client.ts";
 import { Problem, problemOfDatabase } from "../problems.ts";
 import { resourcesByName } from "../resources/index.ts";
 import type { Context } from "../rest/define.ts";
-import type { Hub, Target } from "./hub.ts";
+import type { Target } from "./follower.ts";
+import type { Hub } from "./hub.ts";
 import type { Places } from "./places.ts";
 
 export interface RelayDeps {

@@ -10,11 +10,8 @@ import { inTime } from "./in-time.ts";
 /** Ids by table; null where any row of the table may have changed. */
 export type Changes = Map<string, Set<string> | null>;
 
-/** The heartbeat: as long as this a bell that nobody hears may delay a change. */
-const pulseMs = 1_000;
-const patienceMs = 3_000;
 /** Between readings at least. */
-const restMs = 10;
+const restMs = 20;
 /** After a reading that found something: writers that did not ring may have committed since. */
 const againMs = 25;
 /** What had committed so long ago is forgotten; who has not read for nearly that long may have missed something. */
@@ -29,12 +26,18 @@ export interface ChangesDeps {
   onChanges: (changes: Changes) => void;
   /** After the database was out of reach: anything may have changed. */
   onGap: () => void;
+  /** The heartbeat: so long a bell that nobody hears may delay a change. */
+  pulseMs?: number;
+  /** How long an answer of the database is waited for. */
+  patienceMs?: number;
 }
 
 /** @returns stops following */
-export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }: ChangesDeps) {
+export async function followChanges(deps: ChangesDeps): Promise<() => Promise<void>> {
+  const { databaseUrl, sql, log, onChanges, onGap, pulseMs = 1_000, patienceMs = 2_000 } = deps;
   let isStopped = false;
   let hasGap = false;
+  let isLineNew = false;
   /** What has been read of. */
   let since = "";
   let readAt = 0;
@@ -51,6 +54,7 @@ export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }:
       onClose() {
         if (isStopped || opened !== line) return;
         hasGap = true;
+        isLineNew = true;
         pulseSoon(50);
       },
     });
@@ -113,19 +117,27 @@ export async function followChanges({ databaseUrl, sql, log, onChanges, onGap }:
     }
   }
 
-  async function pulse(): Promise<void> {
+  /** Listening twice is listening once, and after a new connection was made it is needed. */
+  async function listen(): Promise<void> {
+    const asked = line;
     try {
-      // Listening twice is listening once, and after a new connection was made it is needed.
-      await inTime(patienceMs, line`listen atelier`);
+      await inTime(patienceMs, asked`listen atelier`);
     } catch (error) {
       if (isStopped) return;
       hasGap = true;
-      const dead = line;
+      isLineNew = true;
       line = open();
-      dead.end({ timeout: 0 }).catch(() => {});
+      asked.end({ timeout: 0 }).catch(() => {});
       throw error;
     }
-    await readNow();
+  }
+
+  async function pulse(): Promise<void> {
+    const [heard, seen] = await Promise.allSettled([listen(), readNow()]);
+    for (const result of [heard, seen]) if (result.status === "rejected") throw result.reason;
+    // Whoever rang before the line could hear again.
+    if (isLineNew) await readNow();
+    isLineNew = false;
     if (!isStopped) await forget();
   }
 

@@ -44,31 +44,27 @@ export class Desk {
     private readonly deps: DeskDeps,
   ) {}
 
-  joinObject(id: number | string, follower: Follower): () => void {
-    const key = String(id);
-    const topic = this.objects.get(key) ?? new ObjectTopic(this.resource, id);
-    this.objects.set(key, topic);
-    topic.join(follower);
-    this.dueAt(key, performance.now());
-    return () => {
-      topic.leave(follower);
-      if (topic.isEmpty && this.objects.get(key) === topic) this.objects.delete(key);
-    };
+  join(follower: Follower): void {
+    const { target } = follower;
+    if ("id" in target) {
+      const key = String(target.id);
+      const topic = this.objects.get(key) ?? new ObjectTopic(this.resource, target.id);
+      this.objects.set(key, topic);
+      topic.join(follower);
+      this.dueAt(key, performance.now());
+    } else {
+      const key = listKey(target.query);
+      const topic = this.lists.get(key) ?? this.openList(target.query, target.context);
+      this.lists.set(key, topic);
+      topic.join(follower);
+      this.wakeAt(performance.now());
+    }
   }
 
-  /** @param context of the follower's viewer, by which the query was found to be valid */
-  joinList(query: URLSearchParams, context: Context, follower: Follower): () => void {
-    const ordered = new URLSearchParams(query);
-    ordered.sort();
-    const key = ordered.toString();
-    const topic = this.lists.get(key) ?? this.openList(query, context);
-    this.lists.set(key, topic);
-    topic.join(follower);
-    this.wakeAt(performance.now());
-    return () => {
-      topic.leave(follower);
-      if (topic.isEmpty && this.lists.get(key) === topic) this.lists.delete(key);
-    };
+  leave(follower: Follower): void {
+    const { target } = follower;
+    if ("id" in target) leave(this.objects, String(target.id), follower);
+    else leave(this.lists, listKey(target.query), follower);
   }
 
   private openList(query: URLSearchParams, context: Context): ListTopic {
@@ -205,4 +201,17 @@ export class Desk {
       await topic.tell(ids, seen, { contextFor: this.deps.contextFor, readOwn: inName });
     }
   }
+}
+
+/** The same for the same conditions in another order. */
+function listKey(query: URLSearchParams): string {
+  const ordered = new URLSearchParams(query);
+  ordered.sort();
+  return ordered.toString();
+}
+
+function leave(topics: Map<string, ObjectTopic | ListTopic>, key: string, follower: Follower): void {
+  const topic = topics.get(key);
+  topic?.leave(follower);
+  if (topic?.isEmpty) topics.delete(key);
 }

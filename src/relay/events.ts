@@ -29,11 +29,16 @@ export async function streamEvents(request: Request, address: string | undefined
     {
       start(controller) {
         const send = (text: string) => controller.enqueue(encoder.encode(text));
+        const buffered = () => Math.max(0, -(controller.desiredSize ?? 0));
         const follower = new Follower(
           viewer,
+          target,
           {
-            send,
-            buffered: () => Math.max(0, -(controller.desiredSize ?? 0)),
+            send(text) {
+              send(text);
+              return buffered();
+            },
+            buffered,
             close(code, reason) {
               end();
               if (code === closeCodes.tryAgain) return controller.error(new Error(reason));
@@ -58,7 +63,7 @@ export async function streamEvents(request: Request, address: string | undefined
         };
         // Something at once, so that whoever asks sees the stream open even when there is nothing new.
         send(": watching\n\n");
-        deps.hub.follow(target, follower);
+        deps.hub.follow(follower);
       },
       cancel: () => stop(),
     },

@@ -3,10 +3,17 @@
  * the newest state once all before has gone; who stops reading is closed.
  */
 import type { Viewer } from "../auth/viewer.ts";
+import type { Context } from "../rest/define.ts";
 import type { Socket } from "../runtime/runtime.ts";
 import type { Message } from "./frames.ts";
 
 export const closeCodes = { gone: 1000, goingAway: 1001, tryAgain: 1013, sessionEnded: 4401 } as const;
+
+/** What a follower follows: one object, or the list of a query. */
+export type Target =
+  | { name: string; id: number | string }
+  /** `context` is of the follower's viewer: by it the query was found valid. */
+  | { name: string; query: URLSearchParams; context: Context };
 
 /** What a follower may leave unread before it is left out; a single frame may be larger. */
 const backlogBytes = 64 * 1024;
@@ -24,17 +31,21 @@ export class Follower {
 
   /**
    * @param format a frame as the connection carries it
+   * @param target what it follows
    * @param known the version that the client says it holds; null for none
+   * @param now milliseconds of a clock that never goes back
    */
   constructor(
     public viewer: Viewer,
+    readonly target: Target,
     private readonly socket: Socket,
     private readonly format: (message: Message) => string,
     readonly known: number | null = null,
+    private readonly now = () => performance.now(),
   ) {}
 
-  /** Tells the newest state; set by the topic. */
-  catchUp: () => void = () => {};
+  /** What it follows: asked for the newest state once the follower has caught up. */
+  topic: { catchUp(follower: Follower): void } | null = null;
 
   send(message: Message): void {
     if (this.isClosed) return;
@@ -42,8 +53,7 @@ export class Follower {
       this.hasMissed = true;
       return;
     }
-    this.socket.send(this.format(message));
-    const waiting = this.socket.buffered();
+    const waiting = this.socket.send(this.format(message));
     if (waiting > backlogBytes) this.fallBehind(waiting);
   }
 
@@ -64,7 +74,7 @@ export class Follower {
     if (this.isBehind) return;
     this.isBehind = true;
     this.waitingBytes = waiting;
-    this.movedAt = performance.now();
+    this.movedAt = this.now();
     behind.add(this);
     checks ??= setInterval(checkAll, checkMs);
   }
@@ -77,11 +87,11 @@ export class Follower {
       behind.delete(this);
       const { hasMissed } = this;
       this.hasMissed = false;
-      if (hasMissed) this.catchUp();
+      if (hasMissed) this.topic?.catchUp(this);
     } else if (waiting < this.waitingBytes) {
       this.waitingBytes = waiting;
-      this.movedAt = performance.now();
-    } else if (performance.now() - this.movedAt > stalledMs) {
+      this.movedAt = this.now();
+    } else if (this.now() - this.movedAt > stalledMs) {
       this.close(closeCodes.tryAgain, "the client has stopped reading");
     }
   }

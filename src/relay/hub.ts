@@ -18,32 +18,20 @@ export interface HubDeps {
   findSessions: (sessionIds: string[]) => Promise<Map<string, Viewer>>;
 }
 
-/** What a follower follows: one object, or the list of a query. */
-export type Target =
-  | { name: string; id: number | string }
-  /** `context` is of the follower's viewer: by it the query was found valid. */
-  | { name: string; query: URLSearchParams; context: Context };
-
 export type Hub = ReturnType<typeof createHub>;
 
 export function createHub({ log, contextFor, findSessions }: HubDeps) {
   const desks = new Map(resources.map((resource) => [resource.name, new Desk(resource, { log, contextFor })]));
-  /** Every follower, with what it leaves by and what brings it its state anew. */
-  const followers = new Map<Follower, { leave: () => void; rejoin: () => void }>();
+  const followers = new Set<Follower>();
   const bySession = new Map<string, Set<Follower>>();
   /** Sessions of new followers, to be checked once more. */
   const arrived = new Set<string>();
 
-  function join(target: Target, follower: Follower): () => void {
-    const desk = desks.get(target.name) as Desk;
-    return "id" in target
-      ? desk.joinObject(target.id, follower)
-      : desk.joinList(target.query, target.context, follower);
-  }
+  const deskOf = ({ target }: Follower): Desk => desks.get(target.name) as Desk;
 
   function unfollow(follower: Follower): void {
-    followers.get(follower)?.leave();
-    followers.delete(follower);
+    if (!followers.delete(follower)) return;
+    deskOf(follower).leave(follower);
     const { sessionId } = follower.viewer;
     const others = sessionId === null ? null : bySession.get(sessionId);
     if (sessionId !== null && others?.delete(follower) && others.size === 0) bySession.delete(sessionId);
@@ -60,10 +48,9 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
           unfollow(follower);
           follower.close(closeCodes.sessionEnded, "the session has ended");
         } else if (viewer.admin !== follower.viewer.admin) {
-          const place = followers.get(follower);
-          place?.leave();
+          deskOf(follower).leave(follower);
           follower.viewer = viewer;
-          place?.rejoin();
+          deskOf(follower).join(follower);
         }
       }
     }
@@ -83,14 +70,9 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
 
   return {
     /** The snapshot follows at once, before anything else. */
-    follow(target: Target, follower: Follower): void {
-      const place = {
-        leave: join(target, follower),
-        rejoin: () => {
-          place.leave = join(target, follower);
-        },
-      };
-      followers.set(follower, { leave: () => place.leave(), rejoin: place.rejoin });
+    follow(follower: Follower): void {
+      followers.add(follower);
+      deskOf(follower).join(follower);
       const { sessionId } = follower.viewer;
       if (sessionId === null) return;
       const others = bySession.get(sessionId) ?? new Set();
@@ -131,7 +113,7 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
     stop(): void {
       clearInterval(refreshing);
       for (const desk of desks.values()) desk.stop();
-      for (const follower of [...followers.keys()]) {
+      for (const follower of [...followers]) {
         unfollow(follower);
         follower.close(closeCodes.goingAway, "the server stops");
       }

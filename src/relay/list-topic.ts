@@ -43,11 +43,15 @@ export class ListTopic {
 
   join(follower: Follower): void {
     this.joining.add(follower);
-    follower.catchUp = () => this.restart(follower);
+    follower.topic = this;
   }
 
   /** Called when somebody has to get the page again; set by whoever looks after the topic. */
   onRestart: () => void = () => {};
+
+  catchUp(follower: Follower): void {
+    this.restart(follower);
+  }
 
   /** Gets the page again. */
   private restart(follower: Follower): void {

@@ -56,12 +56,14 @@ export class ObjectTopic {
       this.parties.set(key, party);
       party.followers.add(follower);
       this.fresh.add(follower);
-      follower.catchUp = () => {
-        const state = this.states.get(party.view ?? "");
-        if (state) follower.send(this.snapshot(state));
-      };
+      follower.topic = this;
     }
     this.joining = new Set();
+  }
+
+  catchUp(follower: Follower): void {
+    const state = this.states.get(this.parties.get(partyKey(follower.viewer))?.view ?? "");
+    if (state) follower.send(this.snapshot(state));
   }
 
   roles(): Role[] {

@@ -3,6 +3,7 @@ import { Problem } from "../problems.ts";
 import type { Upgrade } from "../runtime/runtime.ts";
 import { admit, type RelayDeps, refusal } from "./admission.ts";
 import { Follower } from "./follower.ts";
+import type { Message } from "./frames.ts";
 
 export const protocol = "atelier.v1";
 
@@ -34,17 +35,23 @@ export async function upgrade(
     admitted.leave();
     return refusal(new Problem("invalid-query", { detail: `Offer the subprotocol ${protocol}` }));
   }
+  // Not `admitted` itself: its answer would live as long as the socket.
+  const { target, viewer, leave } = admitted;
   return {
     protocol: offered[0] === "" ? null : protocol,
-    refuse: admitted.leave,
+    refuse: leave,
     open(socket) {
-      const follower = new Follower(admitted.viewer, socket, ({ text }) => text);
-      deps.hub.follow(admitted.target, follower);
+      const follower = new Follower(viewer, target, socket, toText);
+      deps.hub.follow(follower);
       return () => {
         follower.end();
         deps.hub.unfollow(follower);
-        admitted.leave();
+        leave();
       };
     },
   };
+}
+
+function toText({ text }: Message): string {
+  return text;
 }

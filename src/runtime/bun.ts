@@ -7,6 +7,7 @@ import {
   maxBufferedBytes,
   maxMessageBytes,
   noHandshake,
+  type Socket,
   socketIdleSeconds,
   type Upgrade,
 } from "./runtime.ts";
@@ -19,6 +20,25 @@ const idleTimeout = 120;
 interface SocketData {
   open: Upgrade["open"];
   closed?: () => void;
+}
+
+/** A class, since there are thousands: functions made for each would weigh more than the socket. */
+class BunSocket implements Socket {
+  constructor(private readonly socket: Bun.ServerWebSocket<SocketData>) {}
+
+  send(text: string): number {
+    // A positive number: all of it went out.
+    return this.socket.send(text) > 0 ? 0 : this.socket.getBufferedAmount();
+  }
+
+  buffered(): number {
+    return this.socket.getBufferedAmount();
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+    if (this.socket.readyState !== WebSocket.CLOSED) setTimeout(() => this.socket.terminate(), closeGraceMs).unref();
+  }
 }
 
 export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
@@ -35,14 +55,7 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
       idleTimeout: socketIdleSeconds,
       sendPings: true,
       open(socket) {
-        socket.data.closed = socket.data.open({
-          send: (text) => void socket.send(text),
-          buffered: () => socket.getBufferedAmount(),
-          close(code, reason) {
-            socket.close(code, reason);
-            if (socket.readyState !== 3) setTimeout(() => socket.terminate(), closeGraceMs).unref();
-          },
-        });
+        socket.data.closed = socket.data.open(new BunSocket(socket));
       },
       message() {},
       close: (socket) => socket.data.closed?.(),

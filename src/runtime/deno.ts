@@ -65,13 +65,15 @@ function attach(socket: WebSocket, open: Upgrade["open"]): void {
     if (socket.readyState === socket.OPEN) socket.close(code, reason);
     leave();
   };
+  const buffered = () => (socket.readyState === socket.OPEN ? socket.bufferedAmount : 0);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     closed = open({
       send(text) {
         if (socket.readyState === socket.OPEN) socket.send(text);
+        return buffered();
       },
-      buffered: () => (socket.readyState === socket.OPEN ? socket.bufferedAmount : 0),
+      buffered,
       close,
     });
   };

@@ -25,7 +25,8 @@ export interface Upgrade {
 
 /** Sockets only speak: what a client says is dropped, and more than `maxMessageBytes` of it closes with 1009. */
 export interface Socket {
-  send(text: string): void;
+  /** @returns as `buffered` does */
+  send(text: string): number;
   /** Bytes that were sent and that the system has not taken yet, since the client does not read. */
   buffered(): number;
   /** A client that does not answer is broken off after `closeGraceMs`, where the runtime can. */

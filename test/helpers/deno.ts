@@ -30,6 +30,8 @@ export async function startDeno(config: Config, databaseUrl: string, secretKey: 
       TRUSTED_PROXIES: ["127.0.0.1", ...config.trustedProxies].join(),
       RATE_LIMIT_READS: String(config.rateLimits.reads),
       RATE_LIMIT_WRITES: String(config.rateLimits.writes),
+      SOCKETS_PER_USER: String(config.socketLimits.perUser),
+      SOCKETS_PER_ADDRESS: String(config.socketLimits.perAddress),
       METRICS_TOKEN: config.metricsToken ?? "",
       LOG_LEVEL: "info",
     },

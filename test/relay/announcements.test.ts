@@ -1,7 +1,9 @@
 /** What writers announce, and what it costs: a bell without words, at most one for a transaction, and notes of keys. */
 import { expect, test } from "bun:test";
+import { once } from "node:events";
+import { type AddressInfo, connect as connectTcp, createServer, type Socket } from "node:net";
 import { connect } from "../../src/db/client.ts";
-import { type Changes, followChanges } from "../../src/relay/changes.ts";
+import { type Changes, type ChangesDeps, followChanges } from "../../src/relay/changes.ts";
 import { startApp } from "../helpers/app.ts";
 import { eventually } from "../helpers/socket.ts";
 
@@ -10,7 +12,7 @@ const { sql } = app;
 const [tag] = await sql<{ id: number }[]>`insert into tags (name) values ('first') returning id`;
 const id = String(tag?.id);
 
-async function follow() {
+async function follow(options: Partial<ChangesDeps> = {}) {
   const seen: Changes[] = [];
   let gaps = 0;
   const stop = await followChanges({
@@ -21,6 +23,7 @@ async function follow() {
     onGap: () => {
       gaps += 1;
     },
+    ...options,
   });
   app.onClose(stop);
   return { seen, gaps: () => gaps, ids: (name: string) => new Set(seen.flatMap((one) => [...(one.get(name) ?? [])])) };
@@ -101,6 +104,34 @@ test("a listening connection that was killed is made anew, and the gap is told",
     async () => ids("tags"),
     (found) => found.has(id),
   );
+});
+
+test("a listening connection that has gone silent, without a word, is noticed and replaced", async () => {
+  const { hostname, port } = new URL(app.databaseUrl);
+  const through: Socket[] = [];
+  const proxy = createServer((near) => {
+    const far = connectTcp(Number(port), hostname);
+    near.pipe(far).pipe(near);
+    for (const end of [near, far]) end.on("error", () => {});
+    through.push(near, far);
+  });
+  await once(proxy.listen(0, "127.0.0.1"), "listening");
+  app.onClose(async () => proxy.close());
+  const url = new URL(app.databaseUrl);
+  url.host = `127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  const { gaps, ids } = await follow({ databaseUrl: url.href, pulseMs: 20, patienceMs: 100 });
+  const frozen = through.splice(0);
+  for (const end of frozen) end.unpipe().pause();
+  await eventually(
+    async () => gaps() > 0 && through.length > 0,
+    (isSo) => isSo,
+  );
+  await sql`update tags set name = 'heard again' where id = ${id}`;
+  await eventually(
+    async () => ids("tags"),
+    (found) => found.has(id),
+  );
+  for (const end of [...frozen, ...through]) end.destroy();
 });
 
 test("what all have read is forgotten", async () => {

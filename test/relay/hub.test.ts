@@ -1,7 +1,7 @@
 /** The hub alone, with its reads held back at will: orders of events that real sockets meet only now and then. */
 import { afterAll, test } from "bun:test";
 import { builtinCatalogue } from "../../src/params/catalogue.ts";
-import { Follower } from "../../src/relay/follower.ts";
+import { Follower, type Target } from "../../src/relay/follower.ts";
 import { createHub } from "../../src/relay/hub.ts";
 import { createLinks } from "../../src/rest/links.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
@@ -30,15 +30,17 @@ const hub = createHub({
 });
 afterAll(() => hub.stop());
 
-function follower() {
+function follower(target: Target) {
   const frames: Json[] = [];
   let waiting: (() => void)[] = [];
   const self = new Follower(
     viewer,
+    target,
     {
       send(text) {
         frames.push(JSON.parse(text));
         for (const wake of waiting.splice(0)) wake();
+        return 0;
       },
       buffered: () => 0,
       close() {},
@@ -57,16 +59,16 @@ function follower() {
 test("a change that comes while the only other follower leaves and a new one joins is told", async () => {
   const { url } = await app.upload(owner.token);
   const { id } = await app.make("datasets", owner.token, { images: [url] });
-  const [leaving, joining] = [follower(), follower()];
   const target = { name: "datasets", id };
-  hub.follow(target, leaving.self);
+  const [leaving, joining] = [follower(target), follower(target)];
+  hub.follow(leaving.self);
   await leaving.until((frame) => frame.type === "snapshot");
 
   // A locked table of files holds back the reader between the row and what is looked up to show it.
   await app.sql.begin(async (tx) => {
     await tx`lock table files in access exclusive mode`;
     hub.unfollow(leaving.self);
-    hub.follow(target, joining.self);
+    hub.follow(joining.self);
     await eventually(
       () => app.sql`
         select from pg_stat_activity

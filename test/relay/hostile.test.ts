@@ -1,0 +1,126 @@
+/** Clients that read slowly, not at all, or come in great numbers. */
+import { expect, test } from "bun:test";
+import { connect as connectTcp, type Socket } from "node:net";
+import { guest } from "../../src/auth/viewer.ts";
+import { Follower } from "../../src/relay/follower.ts";
+import { startApp } from "../helpers/app.ts";
+import { eventually, handshake, listen } from "../helpers/socket.ts";
+
+const app = await startApp({ socketLimits: { perUser: 2, perAddress: 5 } });
+const server = await listen(app);
+const owner = await app.signUp("owner");
+const { id } = await app.make("datasets", owner.token, { images: [], public: true });
+const path = `datasets/${id}`;
+
+test("a user and an address hold so many connections open, and get places back when one ends", async () => {
+  const refused = async (headers: Record<string, string> = {}) => handshake(server.port, `/api/${path}`, headers);
+  const bearer = { Authorization: `Bearer ${owner.token}` };
+  const mine = await Promise.all([1, 2].map(() => server.watch(path, { token: owner.token })));
+  const answer = await refused(bearer);
+  expect(answer.status).toBe(429);
+  expect(answer.headers.get("retry-after")).toBe("10");
+  expect(JSON.parse(answer.body).code).toBe("too-many-requests");
+  const guests = await Promise.all([1, 2, 3].map(() => server.watch(path)));
+  expect((await refused()).status).toBe(429);
+  const streams = await fetch(`http://127.0.0.1:${server.port}/api/${path}`, {
+    headers: { Accept: "text/event-stream" },
+  });
+  expect(streams.status).toBe(429);
+  // A refused one has taken no place, and a closed one gives its own back.
+  await Promise.all([...mine, ...guests].map((watch) => watch.close()));
+  await eventually(
+    () => refused(bearer),
+    ({ status }) => status === 101,
+  );
+});
+
+/** A WebSocket that has shaken hands and reads nothing from then on. */
+function openDeaf(): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectTcp(server.port, "127.0.0.1", () => {
+      socket.write(
+        `GET /api/${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+      );
+    });
+    socket.once("data", () => {
+      socket.pause();
+      resolve(socket);
+    });
+    socket.once("error", reject);
+  });
+}
+
+test("one that does not read costs the others nothing, and gets the newest state once it reads", async () => {
+  const deaf = await openDeaf();
+  const watch = await server.watch(path);
+  const info = "x".repeat(10_000);
+  const captions = Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`https://example.com/${i}.png`, info]));
+  const images = Object.keys(captions);
+  // Some two megabytes a frame: soon more than the system takes for a reader that is deaf.
+  const rounds = 5;
+  for (let i = 1; i <= rounds; i += 1) {
+    const changed = { ...captions, "https://example.com/0.png": `round ${i}` };
+    await app.sql`update datasets set images = ${images}, captions = ${app.sql.json(changed)}, name = ${`round ${i}`} where id = ${id}`;
+    await watch.until(({ name }) => name === `round ${i}`);
+  }
+  let received = "";
+  deaf.on("data", (chunk: Buffer) => {
+    received += chunk.toString("latin1");
+  });
+  deaf.resume();
+  await eventually(
+    async () => received,
+    (text) => text.includes(`round ${rounds}`),
+  );
+  expect(received.match(/"type":"update"/g)?.length ?? 0).toBeLessThan(rounds);
+  deaf.destroy();
+  await watch.close();
+});
+
+test("who has stopped reading is closed with 1013; who reads slowly is not, and is caught up in the end", async () => {
+  let waiting = 0;
+  const told: string[] = [];
+  const closed: number[] = [];
+  const socket = {
+    send(text: string) {
+      told.push(text);
+      waiting += 100_000;
+      return waiting;
+    },
+    buffered: () => waiting,
+    close: (code: number) => void closed.push(code),
+  };
+  let now = 0;
+  const follower = new Follower(
+    guest,
+    { name: "tags", id: 1 },
+    socket,
+    ({ text }) => text,
+    null,
+    () => now,
+  );
+  let caughtUp = 0;
+  follower.topic = {
+    catchUp() {
+      caughtUp += 1;
+    },
+  };
+  const frame = (text: string) => ({ type: "update" as const, version: 1, text });
+  follower.send(frame("one"));
+  follower.send(frame("two"));
+  expect(told).toEqual(["one"]);
+  for (let i = 0; i < 9; i += 1) {
+    now += 9_000;
+    waiting -= 11_000;
+    follower.check();
+  }
+  expect([closed, caughtUp]).toEqual([[], 0]);
+  waiting = 0;
+  follower.check();
+  expect([closed, caughtUp]).toEqual([[], 1]);
+  follower.send(frame("three"));
+  now += 10_001;
+  follower.check();
+  expect(closed).toEqual([1013]);
+});
