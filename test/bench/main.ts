@@ -6,6 +6,7 @@ const benches: Record<string, string[]> = {
   rest: ["throughput", "lists", "memory"],
   throughput: ["throughput"],
   lists: ["lists"],
+  relay: ["relay"],
   memory: ["memory"],
 };
 const [name = "rest"] = process.argv.slice(2);
