@@ -27,6 +27,7 @@ import { limitRates } from "./rest/rate-limit.ts";
 import { detail, list, parseId } from "./rest/read.ts";
 import { create, patch, remove, type Target } from "./rest/write.ts";
 import { accountRoutes } from "./routes/account.ts";
+import { datasetFileRoutes } from "./routes/dataset-files.ts";
 import { deliveryRoutes } from "./routes/deliveries.ts";
 import { describeRoutes } from "./routes/described.ts";
 import { documentRoutes } from "./routes/docs.ts";
@@ -155,6 +156,7 @@ export function createApp(deps: Deps) {
   );
   app.route("/api/tasks", deliveryRoutes());
   app.route("/api/images", lineageRoutes());
+  app.route("/api/datasets", datasetFileRoutes(deps));
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
 }

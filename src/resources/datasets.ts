@@ -30,11 +30,15 @@ import {
   withTagIds,
 } from "./common.ts";
 
+export const maxImages = 10_000;
+/** Characters. */
+export const maxCaption = 2000;
+
 const shape = () => ({
   name,
   info: longText,
-  images: z.array(z.string().min(1).max(2000)).max(10_000),
-  captions: z.record(z.string(), limitText(z.string(), 2000).nullable()),
+  images: z.array(z.string().min(1).max(2000)).max(maxImages),
+  captions: z.record(z.string(), limitText(z.string(), maxCaption).nullable()),
   public: z.boolean(),
   tags: tagsInput,
 });

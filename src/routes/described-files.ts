@@ -6,6 +6,7 @@ import { ifNoneMatch, pageParameters } from "../rest/openapi/parameters.ts";
 import { pageSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
 import { type Answer, type Described, type JsonSchema, type Parameter, ref } from "../rest/openapi/types.ts";
 import { uploadLimits } from "../storage/upload.ts";
+import { collected } from "./dataset-files.ts";
 import { directUpload } from "./direct-uploads.ts";
 import { lineage } from "./lineage.ts";
 
@@ -86,6 +87,7 @@ export function describeFiles(): Described {
     tag: { name: tag, description: "Uploads: pictures and model files. What nothing refers to goes after a while." },
     schemas: {
       File: toJsonSchema(storedFile, "output"),
+      CollectedFiles: toJsonSchema(collected, "output"),
       Lineage: toJsonSchema(lineage, "output"),
       DirectUploadCreate: toJsonSchema(z.strictObject(directUpload), "input"),
       DirectUpload: toJsonSchema(begunUpload, "output"),
@@ -164,6 +166,41 @@ export function describeFiles(): Described {
         parameters: [key],
         answers: { 204: { description: "It is gone" } },
         problems: ["forbidden", "not-found", "in-use", "storage-unavailable"],
+      }),
+      "POST /api/datasets/{id}/files": describeOperation({
+        id: "addDatasetFiles",
+        tag: "datasets",
+        summary: "Add a folder or a ZIP of pictures to a data set",
+        description:
+          "A form with any number of parts named `file` (pictures, and ZIPs of them), or a ZIP as the body. A text file beside a picture (`cat.txt` beside `cat.png`) becomes its caption. What cannot be used is told of in the report and does not stop the others.",
+        token: "required",
+        parameters: [
+          {
+            name: "id",
+            in: "path",
+            required: true,
+            description: "Which data set",
+            schema: { type: "integer", minimum: 1 },
+          },
+        ],
+        body: {
+          required: true,
+          description: `At most ${megabytes(uploadLimits.model)}, each picture at most ${megabytes(uploadLimits.picture)}.`,
+          content: {
+            "multipart/form-data": {
+              schema: {
+                type: "object",
+                properties: { file: { type: "array", items: binary } },
+                required: ["file"],
+                additionalProperties: false,
+              },
+            },
+            "application/zip": { schema: binary },
+          },
+        },
+        answers: { 200: json(ref("CollectedFiles"), "What became of each file") },
+        problems: ["invalid-query", "forbidden", "not-found", "conflict", "quota-exceeded", "storage-unavailable"],
+        isIdempotent: true,
       }),
       "GET /api/images/{id}/lineage": describeOperation({
         id: "getLineage",

@@ -16,6 +16,9 @@ import {
 const maxRequestBodySize = 64 * 1024 ** 3;
 /** Seconds; a handler that writes nothing for longer is cut off, so it must outlast slow uploads. */
 const idleTimeout = 120;
+/** Where a whole model is read back, or hundreds of pictures are decoded, after the body has come. */
+const isLong = /\/(complete|files)$/;
+const longTimeout = 3600;
 
 interface SocketData {
   open: Upgrade["open"];
@@ -61,6 +64,7 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
       close: (socket) => socket.data.closed?.(),
     },
     fetch(request, server) {
+      if (request.method === "POST" && isLong.test(request.url)) server.timeout(request, longTimeout);
       const address = server.requestIP(request)?.address;
       return isHandshake(request) ? accept(request, address) : fetch(request, address);
     },

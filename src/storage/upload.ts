@@ -124,7 +124,7 @@ function declaredBytes(request: Request): number {
 }
 
 /** Passes the body on; a client that went away becomes a problem of the request's, not a bug of ours. */
-async function* complete(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+export async function* complete(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
   const reader = body.getReader();
   try {
     for (;;) {
