@@ -2,24 +2,28 @@
 -- that they are told apart, and counted, without visiting the table. An image's row is written once and read often, and
 -- its columns below hardly change: what this costs is room.
 
--- As index_lists() makes them, with the other columns included.
-create procedure cover_lists(listed regclass, columns text[]) language plpgsql as $$
+-- As index_lists() makes them, with the other columns included, and for some with the tags.
+create procedure cover_lists(listed regclass, columns text[], tagged text[]) language plpgsql as $$
 declare
   c text;
+  covered text;
 begin
   foreach c in array columns loop
+    covered := (select string_agg(format('%I', o), ', ') from unnest(columns) o where o <> c)
+      || case when c = any (tagged) then ', tag_ids' else '' end;
     execute format('drop index %I', format('%s_public_%s_id_idx', listed, c));
-    execute format('create index %I on %s (public, %I, id) include (%s)', format('%s_public_%s_id_idx', listed, c), listed, c,
-      (select string_agg(format('%I', o), ', ') from unnest(columns) o where o <> c));
+    execute format('create index %I on %s (public, %I, id) include (%s)',
+      format('%s_public_%s_id_idx', listed, c), listed, c, covered);
+    continue when c <> 'user_id';
+    execute format('drop index %I', format('%s_user_id_id_idx', listed));
+    execute format('create index %I on %s (user_id, id) include (%s) where not public',
+      format('%s_user_id_id_idx', listed), listed, covered);
   end loop;
-  execute format('drop index %I', format('%s_user_id_id_idx', listed));
-  execute format('create index %I on %s (user_id, id) include (%s) where not public', format('%s_user_id_id_idx', listed), listed,
-    (select string_agg(format('%I', o), ', ') from unnest(columns) o where o <> 'user_id'));
 end $$;
 
-call cover_lists('models', array['user_id', 'type', 'status', 'base_model', 'dataset_id', 'server_id']);
-call cover_lists('tasks', array['user_id', 'type', 'status', 'base_model', 'model_id', 'server_id']);
-call cover_lists('images', array['user_id', 'status', 'scheduler', 'base_model', 'model_id']);
+call cover_lists('models', array['user_id', 'type', 'status', 'base_model', 'dataset_id', 'server_id'], array['user_id']);
+call cover_lists('tasks', array['user_id', 'type', 'status', 'base_model', 'model_id', 'server_id'], '{}');
+call cover_lists('images', array['user_id', 'status', 'scheduler', 'base_model', 'model_id'], array['user_id', 'model_id']);
 
 -- Postings repeat all tags of the row, so that one posting tells whether the row has other tags too, and those of its
 -- columns that stay as they are.

@@ -36,16 +36,20 @@ export interface Plan {
   isAdHoc: boolean;
   /** Of a combination, the ids that each `tag` parameter asks for, the rarest first. */
   tags: number[][];
+  /** Whether the rarest tag has fewer rows than any other filter. */
+  isLedByTag: boolean;
 }
 
 const isTag = ({ filter }: Condition) => filter.kind === "tag";
 const isSearch = ({ filter }: Condition) => filter.kind === "search";
 
-/** Asks for the tags of a combination. */
+/** Asks, for a combination with tags, which they are and how rare. */
 export async function planList(resource: Resource, query: ListQuery, context: Context): Promise<Plan> {
   const plan = planOf(resource, query, context);
   const sets = plan.isAdHoc ? plan.conditions.filter(isTag).flatMap((condition) => condition.sets) : [];
-  return sets.length > 0 ? { ...plan, tags: await readTags(resource, sets as string[][], context) } : plan;
+  if (sets.length === 0) return plan;
+  const [tags, fewest] = await Promise.all([readTags(resource, sets as string[][], context), countNarrowest(plan)]);
+  return { ...plan, tags: tags.map(({ ids }) => ids), isLedByTag: (tags[0]?.rows ?? 0) <= fewest };
 }
 
 /** The plan of a query that is no combination. */
@@ -65,7 +69,7 @@ export function planOf(resource: Resource, query: ListQuery, context: Context): 
   const isAdHoc =
     conditions.length > 1 ||
     (only !== undefined && (isTag(only) ? only.sets.flat().length > 1 || query.sort !== null : query.sort !== null));
-  return { resource, query, context, scopes, conditions, isRanged, isAdHoc, tags: [] };
+  return { resource, query, context, scopes, conditions, isRanged, isAdHoc, tags: [], isLedByTag: true };
 }
 
 /** Whether the filter's column leads an ordered index; others (an id, a task's few images) find few rows anyway. */
@@ -73,17 +77,34 @@ function isLeading({ filter }: Condition, { lists }: Resource): boolean {
   return filter.kind === "tag" || ("column" in filter && (lists?.counted.includes(filter.column) ?? false));
 }
 
-async function readTags({ name }: Resource, sets: string[][], { sql }: Context): Promise<number[][]> {
+/** What each parameter asks for, the rarest first. A row with two of its tags counts twice. */
+async function readTags({ name }: Resource, sets: string[][], { sql }: Context) {
   const known = await sql<{ name: string; id: number; rows: number }[]>`
     select n as name, g.id, list_total(${name}, 'tag', array[g.id::text], array[-1, 0]) as rows
     from unnest(${[...new Set(sets.flat())]}::text[]) n
     join tags g on lower(g.name) = lower(n)
   `;
-  const rows = new Map(known.map((tag) => [tag.id, tag.rows]));
-  const weight = (ids: number[]) => ids.reduce((sum, id) => sum + (rows.get(id) ?? 0), 0);
   return sets
-    .map((set) => [...new Set(known.filter((tag) => set.includes(tag.name)).map(({ id }) => id))])
-    .sort((a, b) => weight(a) - weight(b));
+    .map((set) => {
+      const rows = new Map(known.filter((tag) => set.includes(tag.name)).map((tag) => [tag.id, tag.rows]));
+      return { ids: [...rows.keys()], rows: [...rows.values()].reduce((sum, one) => sum + one, 0) };
+    })
+    .sort((a, b) => a.rows - b.rows);
+}
+
+/** How many rows the most selective of the counted columns leaves. */
+async function countNarrowest({ resource, conditions, context: { sql } }: Plan): Promise<number> {
+  const counts = conditions
+    .filter((condition) => !isTag(condition) && isLeading(condition, resource))
+    .map(({ filter, sets }) => {
+      const column = "column" in filter ? filter.column : "";
+      return sql`list_total(${resource.name}, ${column}, ${commonValues(sets).map(String)}::text[], array[-1, 0])`;
+    });
+  if (counts.length === 0) return Number.POSITIVE_INFINITY;
+  const [row] = await sql<{ rows: number }[]>`
+    select least(${counts.reduce((all, one) => sql`${all}, ${one}`)}) as rows
+  `;
+  return row?.rows ?? 0;
 }
 
 /** A query for the exact number of rows, as one column `total`. */
@@ -197,7 +218,7 @@ function rangeOf(plan: Plan, scope: Scope): Range {
   const select = (condition: Fragment, from: Fragment = sql`${sql(resource.name)}`) =>
     sql`select t.id${key} from ${from} t where ${withinOf(plan, scope)} and ${condition}`;
   const [only, ...more] = conditions;
-  if (query.sort === null && conditions.some(isTag)) {
+  if (query.sort === null && conditions.some(isTag) && plan.isLedByTag) {
     const [rarest = [], ...others] = tags;
     const rest = and(plan, [...others.map((ids) => carries(ids, context)), ...besideTags(plan)]);
     const posted = (id: Fragment) => select(sql`t.tag_id = ${id} and ${rest}`, postingsOf(plan));
@@ -225,8 +246,9 @@ function countsOf(plan: Plan, scope: Scope): Fragment[] {
   const { sql } = context;
   const within = withinOf(plan, scope);
   const [rarest, ...others] = tags;
-  if (!rarest) {
-    return [sql`select count(*) from ${sql(resource.name)} t where ${within} and ${and(plan, columnsOf(plan))}`];
+  if (!rarest || !plan.isLedByTag) {
+    const rest = and(plan, [...columnsOf(plan), ...tags.map((ids) => carries(ids, context))]);
+    return [sql`select count(*) from ${sql(resource.name)} t where ${within} and ${rest}`];
   }
   const rest = and(plan, [...others.map((ids) => carries(ids, context)), ...besideTags(plan)]);
   const rows = sql`from ${postingsOf(plan)} t where ${within} and ${rest}`;
@@ -278,11 +300,11 @@ function columnsOf({ resource, context, conditions }: Plan): Fragment[] {
     .flatMap((condition) => toCondition(resource, condition, context));
 }
 
-/** Tags as conditions over rows: the rarest may lead to them. */
-function postedOf({ resource, context, tags }: Plan, scope: Scope): Fragment[] {
+/** Tags as conditions over rows; a rare one leads to them. */
+function postedOf({ resource, context, tags, isLedByTag }: Plan, scope: Scope): Fragment[] {
   const { sql } = context;
   const [rarest, ...others] = tags;
-  if (!rarest) return [];
+  if (!rarest || !isLedByTag) return tags.map((ids) => carries(ids, context));
   const postings = sql(resource.lists?.tags?.postings ?? "");
   const posted = sql`
     t.id in (select p.row_id from ${postings} p where p.tag_id = any (${rarest}::int[]) and p.public = ${scope === -1})

@@ -7,7 +7,7 @@ import { images } from "../../src/resources/images.ts";
 import { models } from "../../src/resources/models.ts";
 import { users } from "../../src/resources/users.ts";
 import type { Resource } from "../../src/rest/define.ts";
-import { searchEntry } from "../../src/search/entries.ts";
+import { searchEntry, searchedColumns } from "../../src/search/entries.ts";
 
 /** In this many images each, whatever the size: searches are compared at equal numbers of hits. */
 export const searchHits = 500;
@@ -70,8 +70,7 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
   for (const resource of [models, images]) await post(sql, resource);
   for (const resource of [users, models, images]) await count(sql, resource);
   say("tags and totals");
-  await fold(sql, "models", ["name", "trigger_words"]);
-  await fold(sql, "images", ["name", "prompt"]);
+  for (const { name } of [models, images]) await fold(sql, name, searchedColumns[name] ?? []);
   say("words");
   await buildIndexes();
   await sql`vacuum analyze`;

@@ -10,10 +10,13 @@ import { type Answer, type CallOptions, read, type TestApp, toRequest } from "./
 
 export type Call = (method: string, path: string, options?: CallOptions & { from?: string }) => Promise<Answer>;
 
-/** @returns like the app's own `call`, with `from` for the address of the socket's other end */
+/**
+ * @param changes `databaseUrl`: of another database than the app's
+ * @returns like the app's own `call`, with `from` for the address of the socket's other end
+ */
 export function anotherProcess(app: TestApp, changes: Partial<Config> = {}): Call {
   const config = { ...app.config, ...changes };
-  const sql = connect(app.databaseUrl, { max: 6, name: "atelier test process" });
+  const sql = connect(config.databaseUrl ?? app.databaseUrl, { max: 6, name: "atelier test process" });
   const { secrets, storage, log } = app;
   const other = createApp({
     config,

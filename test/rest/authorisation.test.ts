@@ -90,6 +90,12 @@ describe("a private object and a missing one answer alike, apart from the id", (
   });
 });
 
+test.each(owned)("%s are private unless their creator says otherwise", async (name) => {
+  const { post } = sampleOf(name);
+  const body = await post?.(app, { as: owner, owner });
+  expect((await app.make(name, owner.token, body)).public).toBe(false);
+});
+
 describe("lists and totals show what the caller may see, and nothing else", () => {
   test.each(owned)("%s", async (name) => {
     const one = await app.signUp("one");

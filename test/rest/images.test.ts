@@ -139,3 +139,10 @@ test("PATCH changes name, tags and public, nothing else", async () => {
     expect([field, (await patch({ [field]: 1 })).status]).toEqual([field, 422]);
   }
 });
+
+test("deleting an unfinished image cancels it", async () => {
+  const { body } = await post({ prompt: "a lake" });
+  expect((await app.call("DELETE", `/api/images/${body.id}`, { token: owner.token })).status).toBe(204);
+  const task = await app.call("GET", `/api/tasks/${body.task_id}`, { token: owner.token });
+  expect(task.body).toMatchObject({ status: "canceled", image_ids: [] });
+});

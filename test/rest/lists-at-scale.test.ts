@@ -296,4 +296,16 @@ describe("search", () => {
       expect(JSON.stringify(plan)).toContain("search_entries_by_gram");
     }
   });
+
+  test("over ten thousand hits are not counted out: total_exact is false, and next still tells the truth", async () => {
+    while ((await sql.begin((tx) => foldWaiting(tx as unknown as Sql, rows))) > 0);
+    const page = async (query: string) =>
+      (await app.call("GET", `/api/images?search=image&${query}`, { token: admin.token })).body;
+    const { list, ...head } = await page("pageSize=200");
+    expect(head).toEqual({ page: 1, page_size: 200, total: 10_000, total_exact: false, next: true });
+    expect(list).toHaveLength(200);
+    expect((await page("pageSize=200&page=60")).next).toBe(true);
+    expect(await page("pageSize=200&page=1000")).toMatchObject({ total: 10_000, next: false, list: [] });
+    expect((await page("search=7")).total_exact).toBeUndefined();
+  });
 });

@@ -43,6 +43,7 @@ describe("a comma is a union, a repeated parameter an intersection", () => {
     { query: "tag=ink", found: ["latin"] },
     { query: "tag=ＩＮＫ", found: ["latin"] },
     { query: `tag=${encodeURIComponent("動物,植物")}&tag=水彩&public=true`, found: carriedBy("水彩") },
+    { query: "tag=動物，植物", found: [] }, // a full-width comma parts nothing, whatever it is folded to
     { query: "tag=nobody", found: [] },
     { query: "tag=nobody,Ink", found: ["latin"] },
     { query: "tag=nobody&tag=Ink", found: [] },
@@ -253,4 +254,40 @@ test("a filter by a reference that the viewer may not see finds nothing", async 
   const find = async (token: string) => (await ask(`dataset_id=${dataset.id}`, "models", token)).body.list;
   expect(await find(stranger.token)).toEqual([]);
   expect((await find(owner.token)).map((row: Json) => row.id)).toEqual([id]);
+});
+
+describe("search looks into these fields, and no others", () => {
+  const word = "kingfisher";
+  const of = {
+    users: async (field: string) => {
+      const { id, token } = await app.signUp(`${word}s`); // also in the address
+      const name = field === "name" ? word : "somebody";
+      return (await app.call("PATCH", `/api/users/${id}`, { token, body: { name } })).body.id;
+    },
+    tags: async () => (await app.make("tags", owner.token, { name: `a ${word}` })).id,
+    datasets: async (field: string) => (await app.make("datasets", owner.token, { images: [], [field]: word })).id,
+    models: async (field: string) => (await app.makeModel(owner.token, { [field]: word })).id,
+    images: async (field: string) => (await app.make("images", owner.token, { prompt: "a lake", [field]: word })).id,
+    tasks: async (field: string) =>
+      (await app.make("tasks", owner.token, { type: "infer", prompt: "a lake", [field]: word })).id,
+  };
+  test.each([
+    { path: "users", field: "name", isFound: true },
+    { path: "users", field: "email", isFound: false },
+    { path: "tags", field: "name", isFound: true },
+    { path: "datasets", field: "name", isFound: true },
+    { path: "datasets", field: "info", isFound: true },
+    { path: "models", field: "name", isFound: true },
+    { path: "models", field: "trigger_words", isFound: true },
+    { path: "models", field: "info", isFound: false },
+    { path: "images", field: "name", isFound: true },
+    { path: "images", field: "prompt", isFound: true },
+    { path: "images", field: "negative_prompt", isFound: false },
+    { path: "tasks", field: "name", isFound: true },
+    { path: "tasks", field: "negative_prompt", isFound: false },
+  ] as const)("$path, $field: $isFound", async ({ path, field, isFound }) => {
+    const id = await of[path](field);
+    const { body } = await ask(`search=${word}&pageSize=200`, path, admin.token);
+    expect(body.list.some((row: Json) => row.id === id)).toBe(isFound);
+  });
 });

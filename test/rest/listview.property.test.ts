@@ -133,7 +133,7 @@ test(`lists, order, totals and next agree with a naive model (seed ${seed})`, as
       status: pick(statuses),
       epochs: 1,
       model_path: "m.safetensors",
-      hash: "b".repeat(64),
+      hash: pick(["b", "4", "0"]).repeat(64),
       dataset_id: chance(0.5) ? pick(datasetIds) : null,
     })),
   );
@@ -260,7 +260,7 @@ test(`lists, order, totals and next agree with a naive model (seed ${seed})`, as
       {
         name: "models",
         isOwned: true,
-        searched: ["name", "trigger_words"],
+        searched: ["name", "trigger_words", "autov2"],
         sorts: { ...common, hot: ["hot", -1] },
         ...owned("models"),
       },

@@ -209,3 +209,12 @@ test("a deleted model leaves its images, and cancels its training", async () => 
   await app.call("DELETE", `/api/models/${body.id}`, { token: owner.token });
   expect((await app.call("GET", `/api/tasks/${body.task_id}`, { token: owner.token })).body.status).toBe("canceled");
 });
+
+test("a deleted data set leaves its models, without a dataset_id", async () => {
+  const gone = await app.make("datasets", owner.token, { images: [] });
+  const { body: model } = await post({ dataset_id: gone.id });
+  await app.call("PATCH", `/api/tasks/${model.task_id}`, { token: owner.token, body: { status: "canceled" } });
+  expect((await app.call("DELETE", `/api/datasets/${gone.id}`, { token: owner.token })).status).toBe(204);
+  const left = await app.call("GET", `/api/models/${model.id}`, { token: owner.token });
+  expect(left.body).toMatchObject({ id: model.id, dataset_id: null });
+});

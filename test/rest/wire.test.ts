@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { resources } from "../../src/resources/index.ts";
 import { type Answer, type CallOptions, startApp } from "../helpers/app.ts";
 import { isOnDeno } from "../helpers/deno.ts";
+import { anotherProcess } from "../helpers/process.ts";
 import { sampleOf } from "../helpers/samples.ts";
 
 const allowedOrigin = "https://studio.example";
@@ -34,6 +35,25 @@ describe("every answer carries a request's id of its own", () => {
     expect(ids[0]).toMatch(/^[\w-]{8,}$/);
     expect(ids[0]).not.toBe(ids[1]);
   });
+});
+
+test("while the database is down the answer is 503 with Retry-After, and the process still lives", async () => {
+  const log = app.log.level;
+  app.log.level = "silent"; // the failure is asked for
+  const call = anotherProcess(app, { databaseUrl: "postgres://nobody:secret-password@127.0.0.1:1/nowhere" });
+  for (const [method, path] of [
+    ["GET", "/api/tags"],
+    ["GET", "/api/tags/1"],
+    ["POST", "/api/tags"],
+    ["GET", "/readyz"],
+  ] as const) {
+    const answer = await call(method, path, { token: method === "POST" ? owner.token : undefined });
+    expectProblem(answer, 503, "database-unavailable");
+    expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect(answer.text).not.toMatch(/nobody|secret-password|ECONN/);
+  }
+  expect((await call("GET", "/healthz")).status).toBe(200);
+  app.log.level = log;
 });
 
 describe("an unknown path is 404", () => {
