@@ -1,8 +1,12 @@
-/** What an engine has to offer, asked live for the API with a short cache and a short time limit. */
+/**
+ * What an engine has to offer, asked live for the API with a short cache and a short time limit: its owner's files, for
+ * ours are our users' and shown as models only.
+ */
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";
 import type { EngineModels } from "../drivers/driver.ts";
 import { driverOf } from "../drivers/index.ts";
+import { isOurFile } from "../drivers/our-files.ts";
 import { findServer, toTarget } from "./server.ts";
 
 const cacheMs = 5_000;
@@ -41,6 +45,6 @@ async function ask(sql: Sql, secrets: Secrets, serverId: number) {
   if (!driver) return [];
   const found = await driver.listModels(toTarget(server, secrets), AbortSignal.timeout(timeoutMs));
   return Object.entries(labels).flatMap(([kind, type]) =>
-    found[kind as keyof EngineModels].map((name) => ({ type, name })),
+    found[kind as keyof EngineModels].filter((name) => !isOurFile(name)).map((name) => ({ type, name })),
   );
 }

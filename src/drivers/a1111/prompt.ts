@@ -4,9 +4,7 @@
  * `(word:1.2)`: the files on the engine are other people's too.
  */
 import { EngineError, type InferenceJob, type ModelType } from "../driver.ts";
-
-/** A name under which we put files, ours and other people's alike: by the content's hash, or by the run that made it. */
-const ourNames = /^(?:[0-9a-f]{64}|atelier-[0-9a-f-]{36})$/;
+import { isOurFile } from "../our-files.ts";
 
 /**
  * The prompts to send. Tags need `<`, so nothing that a user writes can be one: the characters are taken out rather
@@ -25,9 +23,7 @@ export function writePrompts(
   const negative = plain(job.negativePrompt);
   for (const text of [prompt, negative]) {
     const letters = lettersOf(text);
-    const other = embeddings.find(
-      (known) => known !== name && ourNames.test(known) && letters.includes(lettersOf(known)),
-    );
+    const other = embeddings.find((known) => known !== name && isOurFile(known) && letters.includes(lettersOf(known)));
     if (other !== undefined)
       throw new EngineError("bad-input", "The prompt names a model file that is not the job's own");
   }
