@@ -24,7 +24,7 @@ import { createPace } from "../src/pool/pace.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
 import { Problem } from "../src/problems.ts";
-import { keepModelFile } from "../src/storage/models.ts";
+import { keepModelFile, keepPickle } from "../src/storage/models.ts";
 import { readPicture } from "../src/storage/pictures.ts";
 import { type FileRecord, keepPicture } from "../src/storage/records.ts";
 import { spool } from "../src/storage/spool.ts";
@@ -127,7 +127,7 @@ async function train(run: Attempt): Promise<void> {
   }).finally(samples.taken);
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
-  const file = await keepModel(run, artifact);
+  const file = await keepModel(run, model, artifact);
   const trained = { ...model, model_path: file.key };
   const cover = model.image === null ? await makeCover(run, trained, report) : null;
   await fenced(sql, lease, async (tx) => {
@@ -142,13 +142,20 @@ async function train(run: Attempt): Promise<void> {
   });
 }
 
-/** Stores a trained model, checked before it is kept. @throws EngineError "engine-failed" when it is no safetensors */
-async function keepModel(run: Attempt, artifact: Artifact): Promise<FileRecord> {
+/** Types that some engines can write as a pickle only. */
+const pickledTypes: readonly string[] = ["ti", "hyper"];
+
+/** Stores a trained model, checked before it is kept. @throws EngineError "engine-failed" when it is no such file */
+async function keepModel(run: Attempt, { type }: ModelRow, artifact: Artifact): Promise<FileRecord> {
   const { driver, target, signal, task, deps } = run;
   const path = join(deps.temporaryDirectory, randomUUID());
   await mkdir(deps.temporaryDirectory, { recursive: true });
   try {
     const file = await spool(await driver.fetch(target, artifact, signal), path, maxModelBytes);
+    if (file.size === 0) throw new EngineError("engine-failed", "The engine's model file is empty");
+    if (artifact.extension === "pt" && pickledTypes.includes(type)) {
+      return await keepPickle(deps.sql, deps.storage, task.user_id, file);
+    }
     return await keepModelFile(deps.sql, deps.storage, task.user_id, file);
   } catch (error) {
     if (error instanceof Problem && error.status < 500) {

@@ -155,6 +155,10 @@ function register(input: Input, file: StoredFile, faults: Fault[]): void {
     const detail = `the file is for ${architecture}, which is not served here; name a base model if it fits all the same`;
     faults.push({ pointer: "/base_model", detail });
   }
+  // Kept from a training, unread: nothing but these is ever saved so.
+  if (file.key.endsWith(".pt") && input.type !== "ti" && input.type !== "hyper") {
+    faults.push({ pointer: "/type", detail: "must be ti or hyper for this file" });
+  }
   const cut = (text: string | null, length: number) => [...(text ?? "").trim()].slice(0, length).join("");
   const claims = { base_model, type, trigger_words: cut(trigger_words, 1000), name: cut(name, 120) };
   for (const [field, claim] of Object.entries(claims)) if (claim) input[field] ??= claim;

@@ -1,4 +1,4 @@
-/** Model files as we keep them: byte for byte, once their header has proved what they are. */
+/** Model files as we keep them: byte for byte, and but for pickles once their header has proved what they are. */
 import type { Sql } from "../db/client.ts";
 import type { ModelMetadata } from "./claims.ts";
 import { type FileRecord, type Keeping, keepFile, type Stored } from "./records.ts";
@@ -24,6 +24,14 @@ export async function keepModelFile(
   const { metadata } = await readSafetensorsHeader(file.path);
   const row = { userId, kind: "model", contentType: modelType, extension: "safetensors" } as const;
   return keepFile(sql, storage, { ...row, metadata: selectMetadata(metadata) }, stored ?? file, keeping);
+}
+
+/**
+ * Keeps a pickle as it is, unread: reading one runs what it says. Only engines of ours make them, from a training; as an
+ * upload none is taken.
+ */
+export function keepPickle(sql: Sql, storage: Storage, userId: number, file: SpooledFile): Promise<FileRecord> {
+  return keepFile(sql, storage, { userId, kind: "model", contentType: modelType, extension: "pt" }, file);
 }
 
 const maxText = 1_000;

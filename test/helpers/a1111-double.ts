@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:
 import { basename, dirname, extname, join } from "node:path";
 import type { Server } from "bun";
 import type { EngineTarget } from "../../src/drivers/driver.ts";
+import { onePixel } from "./files.ts";
 
 export interface A1111DoubleOptions {
   family?: "A1111" | "Forge" | "SD.Next";
@@ -30,10 +31,6 @@ const samplers = {
   A1111: ["DPM++ 2M", "Euler a", "Euler", "LMS", "DDIM", "PLMS"],
   "SD.Next": ["DPM++ 2M", "Euler a", "Euler", "LMSD", "DDIM", "PNDM"],
 };
-/** A whole PNG of one pixel. */
-export const onePixel =
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-
 export class A1111Double {
   /** Every request as "METHOD path", with its JSON body. */
   readonly requests: { line: string; headers: Headers; body: Body }[] = [];

@@ -7,6 +7,7 @@ import { join, relative } from "node:path";
 import type { Server, ServerWebSocket } from "bun";
 import type { EngineTarget } from "../../src/drivers/driver.ts";
 import { type Generation, type NodeDescription, objectInfo } from "../drivers/comfyui/nodes.ts";
+import { onePixel } from "./files.ts";
 
 type Graph = Record<string, { class_type: string; inputs: Record<string, unknown> }>;
 type Socket = ServerWebSocket<{ clientId: string }>;
@@ -427,7 +428,7 @@ export class ComfyuiDouble {
     const name = `${prefix.split("/").at(-1)}_00001_.`;
     if (class_type === "SaveImage") {
       const filename = `${name}png`;
-      this.files.set(`output/${subfolder}/${filename}`, new Uint8Array([0x89, 0x50, 0x4e, 0x47]));
+      this.files.set(`output/${subfolder}/${filename}`, new Uint8Array(Buffer.from(onePixel, "base64")));
       return { images: [{ filename, subfolder, type: "output" }] };
     }
     // The engine reports nothing of a saved LoRA.

@@ -31,3 +31,7 @@ export function makeModelFile(metadata?: Record<string, string>): Buffer {
   bytes.writeUInt32LE(randomInt(2 ** 32), 8 + header.length);
   return bytes;
 }
+
+/** A whole PNG, in base64. */
+export const onePixel =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
