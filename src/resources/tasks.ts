@@ -211,7 +211,11 @@ export const tasks = defineResource({
     error: errorField,
     preview: previewField((sql) => sql`p.task_id = t.id`),
     samples: samplesField,
-    metrics: { schema: z.array(z.tuple([z.number(), z.number()])) },
+    metrics: {
+      schema: z.array(z.tuple([z.number(), z.number()])).meta({
+        description: "Loss of a training, as [step, loss]; empty where the engine tells none, as ComfyUI does",
+      }),
+    },
     attempts: { schema: z.int() },
     queue_position: {
       schema: z.int().nullable(),
