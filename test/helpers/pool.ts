@@ -1,6 +1,7 @@
 /** A whole system in one process: the API on a port, a worker, and demo engines registered as servers. */
 import { join } from "node:path";
 import { startWorker, type Worker } from "../../jobs/index.ts";
+import type { Config } from "../../src/config.ts";
 import { type DemoEngine, type DemoEngineOptions, startDemoEngine } from "../../src/demo-engine/server.ts";
 import { temporaryDirectory } from "../../src/storage/index.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
@@ -35,8 +36,16 @@ export interface PooledEngine {
 export type Pool = Awaited<ReturnType<typeof startPool>>;
 
 /** With no worker of its own, nothing happens until one is added. */
-export async function startPool({ engines, workers = 1 }: { engines: EngineOptions[]; workers?: number }) {
-  const app = await startApp();
+export async function startPool({
+  engines,
+  workers = 1,
+  config = {},
+}: {
+  engines: EngineOptions[];
+  workers?: number;
+  config?: Partial<Config>;
+}) {
+  const app = await startApp(config);
   const server = await listen(app);
   const admin = await app.admin();
   const pooled = new Map<string, PooledEngine>();
