@@ -132,7 +132,7 @@ end $$;
 -- The servers of a task's type and what each lacks for it; `lacks` is null for one that has not been probed.
 create function judge_servers(need int)
 returns table (server_id int, status text, lacks text[]) language sql stable as $$
-  select s.id, s.status, missing(p.offers, n.wants)
+  select s.id, s.status, case when p.id is not null then missing(p.offers, n.wants) end
   from needs n
   join servers s on s.type = n.type
   left join profiles p on p.id = s.profile_id
