@@ -39,7 +39,7 @@ export async function startWorker(
   base: Omit<JobDeps, "workerId" | "stopping">,
   { databaseUrl, concurrency, maxRunning }: { databaseUrl: string } & AttendOptions,
 ): Promise<Worker> {
-  const worker = { id: randomUUID(), host: hostname() };
+  const worker = { id: randomUUID(), host: hostname(), concurrency };
   const stopping = new AbortController();
   const deps: JobDeps = {
     ...base,

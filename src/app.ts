@@ -8,6 +8,7 @@ import { findViewer, guest, readToken } from "./auth/viewer.ts";
 import type { Config } from "./config.ts";
 import type { Sql } from "./db/client.ts";
 import type { CatalogueSource } from "./params/catalogue.ts";
+import { createOutlook } from "./pool/outlook.ts";
 import { Problem, problemOfDatabase } from "./problems.ts";
 import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
@@ -35,9 +36,11 @@ import { fileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { lineageRoutes } from "./routes/lineage.ts";
 import { createMetrics, metricsRoutes } from "./routes/metrics.ts";
+import { poolRoutes } from "./routes/pool.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import { resumableRoutes } from "./routes/resumable.ts";
 import { modelFileRoutes } from "./routes/send-file.ts";
+import { whyRoutes } from "./routes/why.ts";
 import type { Storage } from "./storage/storage.ts";
 import { createWebhookGuard } from "./webhooks/guard.ts";
 
@@ -52,6 +55,7 @@ export interface Deps {
     | "userQuotaBytes"
     | "webhookNetworks"
     | "maxWaitingPerUser"
+    | "maxRunningPerUser"
   >;
   sql: Sql;
   secrets: Secrets;
@@ -71,6 +75,7 @@ export function createApp(deps: Deps) {
   const { allowedOrigins, trustedProxies } = deps.config;
   const readAddress = createAddressReader(trustedProxies);
   const webhooks = createWebhookGuard(deps.config.webhookNetworks);
+  const outlook = createOutlook(deps.sql, deps.config.maxRunningPerUser);
 
   app.onError((error, c) => {
     const problem =
@@ -139,6 +144,7 @@ export function createApp(deps: Deps) {
       },
       isSignupOpen: deps.config.isSignupOpen,
       webhooks,
+      outlook,
       maxWaiting: deps.config.maxWaitingPerUser,
       listModels: deps.listModels,
     });
@@ -154,9 +160,11 @@ export function createApp(deps: Deps) {
     "/api/models",
     modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),
   );
+  app.route("/api/pool", poolRoutes());
   app.route("/api/tasks", deliveryRoutes());
   app.route("/api/images", lineageRoutes());
   app.route("/api/datasets", datasetFileRoutes(deps));
+  app.route("/api/tasks", whyRoutes());
   for (const resource of resources) app.route(`/api/${resource.name}`, resourceRoutes(resource, deps));
   return app;
 }

@@ -5,6 +5,7 @@ import { findSessions, type Viewer } from "./auth/viewer.ts";
 import type { Booted } from "./boot.ts";
 import { createCatalogueSource } from "./params/catalogue.ts";
 import { createLiveModels } from "./pool/live-models.ts";
+import { createOutlook } from "./pool/outlook.ts";
 import type { RelayDeps } from "./relay/admission.ts";
 import { followChanges } from "./relay/changes.ts";
 import { streamEvents, wantsEvents } from "./relay/events.ts";
@@ -33,6 +34,7 @@ export async function serve(booted: Booted): Promise<Api> {
   const catalogue = createCatalogueSource(sql);
   const listModels = createLiveModels(sql, secrets);
   const webhooks = createWebhookGuard(config.webhookNetworks);
+  const outlook = createOutlook(sql, config.maxRunningPerUser);
   const app = createApp({
     config,
     sql,
@@ -53,6 +55,7 @@ export async function serve(booted: Booted): Promise<Api> {
     client: { ip: "", userAgent: "", origin: links.publicUrl },
     isSignupOpen: config.isSignupOpen,
     webhooks,
+    outlook,
     maxWaiting: config.maxWaitingPerUser,
     listModels,
   });

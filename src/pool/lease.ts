@@ -8,17 +8,29 @@ import type { Leased } from "./dispatch.ts";
 
 const workerTtl = "10 seconds";
 
+export interface WorkerRow {
+  id: string;
+  host: string;
+  /** Tasks that it attends at once. */
+  concurrency: number;
+  /** What its jobs are locked by in the queue. */
+  lockedBy: string[];
+}
+
 /**
  * Says that a worker lives, and by which ids its jobs are locked in the queue; to be renewed every third of ten seconds.
  * @returns whether it was known to live: not at first, nor when the database was away for so long that nobody was
  */
-export async function beat(sql: Sql, worker: { id: string; host: string; lockedBy: string[] }): Promise<boolean> {
+export async function beat(sql: Sql, worker: WorkerRow): Promise<boolean> {
   const [row] = await sql<{ lived: boolean }[]>`
     with before as (
       select expires_at > now() as lived from workers where id = ${worker.id}
     ), written as (
-      insert into workers (id, host, locked_by, expires_at)
-      values (${worker.id}, ${worker.host}, ${worker.lockedBy}::text[], now() + ${workerTtl}::interval)
+      insert into workers (id, host, concurrency, locked_by, expires_at)
+      values (
+        ${worker.id}, ${worker.host}, ${worker.concurrency}, ${worker.lockedBy}::text[],
+        now() + ${workerTtl}::interval
+      )
       on conflict (id) do update set locked_by = excluded.locked_by, expires_at = excluded.expires_at
     )
     select coalesce((select lived from before), false) as lived

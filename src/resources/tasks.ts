@@ -217,18 +217,19 @@ export const tasks = defineResource({
       }),
     },
     attempts: { schema: z.int() },
+    // Filled in below.
     queue_position: {
-      schema: z.int().nullable(),
+      schema: z.int().positive().nullable().meta({ description: "Tasks that have their turn first, and itself" }),
       live: true,
-      select: ({ sql }) => sql`
-        case when t.status = 'waiting' then (
-          select 1 + count(*)::int
-          from tasks a
-          where a.status = 'waiting'
-            and a.type = t.type
-            and (a.priority > t.priority or (a.priority = t.priority and a.id < t.id))
-        ) end
-      `,
+      select: ({ sql }) => sql`null::int`,
+    },
+    eta: {
+      schema: z
+        .object({ p50: z.iso.datetime(), p90: z.iso.datetime() })
+        .nullable()
+        .meta({ description: "When it is expected to end: half of such tasks do by p50, nine of ten by p90" }),
+      live: true,
+      select: ({ sql }) => sql`null::jsonb`,
     },
     user_id: { schema: reference },
     model_id: { schema: nullableReference, select: visibleReference("model_id", "models") },
@@ -249,6 +250,17 @@ export const tasks = defineResource({
     finished_at: { schema: z.iso.datetime().nullable() },
     created_at: createdAt,
     updated_at: updatedAt,
+  },
+  enliven: {
+    // As PostgreSQL prints it; inside of a text the quotes would be escaped.
+    concerns: (json) => json.includes('"status":"waiting"') || json.includes('"status":"running"'),
+    async fill({ sql, outlook }, objects) {
+      const found = await outlook.find(
+        sql,
+        objects.map(({ id }) => id as number),
+      );
+      for (const object of objects) Object.assign(object, found.get(object.id as number));
+    },
   },
   filters: {
     id: { kind: "id", column: "id" },

@@ -6,6 +6,7 @@ import type { Viewer } from "../auth/viewer.ts";
 import type { Sql } from "../db/client.ts";
 import type { EntryName } from "../params/builtin.ts";
 import type { Catalogue } from "../params/catalogue.ts";
+import type { Outlook } from "../pool/outlook.ts";
 import type { Fault, ProblemCode } from "../problems.ts";
 import type { WebhookGuard } from "../webhooks/guard.ts";
 import type { Links } from "./links.ts";
@@ -21,6 +22,7 @@ export interface Context {
   client: { ip: string; userAgent: string; origin: string };
   isSignupOpen: boolean;
   webhooks: Pick<WebhookGuard, "judge">;
+  outlook: Outlook;
   /** Tasks of one user that have not begun, at most. */
   maxWaiting: number;
   /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
@@ -117,6 +119,11 @@ export interface Resource {
   isPersonal?: boolean;
   /** Loads what the shapes need for a whole page at once. */
   prepare?: (context: Context, rows: Row[]) => Promise<void>;
+  /** Fills in live fields that are worked out for a whole page at once; `concerns` is asked first, of an object's text. */
+  enliven?: {
+    concerns: (json: string) => boolean;
+    fill: (context: Context, objects: Record<string, unknown>[]) => Promise<void>;
+  };
   /** Whether arrays may be posted, and PATCH and DELETE take `?id=1,2,3`: one transaction, all or nothing. */
   isBulk?: boolean;
   create?: Throws & {

@@ -252,10 +252,25 @@ export async function listShown(resource: Resource, ids: Fragment, context: Cont
 /** The JSON texts that this viewer is answered. */
 export async function view(resource: Resource, rows: Shown[], context: Context): Promise<string[]> {
   const { links } = context;
-  if (!isShaped(resource)) return rows.map((row) => links.sign(row.json));
+  if (!isShaped(resource)) {
+    const texts = rows.map((row) => links.sign(row.json));
+    return enliven(resource, texts, context);
+  }
   const shaped = rows.map((row): Row => ({ ...row, ...JSON.parse(links.sign(row.json)) }));
   if (shaped.length > 0) await resource.prepare?.(context, shaped);
   return shaped.map((row) => JSON.stringify(shape(resource, row, context)));
+}
+
+/** Only what has such a field to fill in is parsed for it. */
+async function enliven(resource: Resource, texts: string[], context: Context): Promise<string[]> {
+  const rules = resource.enliven;
+  if (!rules || !texts.some(rules.concerns)) return texts;
+  const objects = texts.map((text) => (rules.concerns(text) ? (JSON.parse(text) as Record<string, unknown>) : null));
+  await rules.fill(
+    context,
+    objects.filter((object) => object !== null),
+  );
+  return texts.map((text, i) => (objects[i] ? JSON.stringify(objects[i]) : text));
 }
 
 /** Whether the database's words are not yet what viewers get. */

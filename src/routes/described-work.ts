@@ -4,6 +4,7 @@ import { pageParameters } from "../rest/openapi/parameters.ts";
 import { pageSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
 import { type Described, type Parameter, ref } from "../rest/openapi/types.ts";
 import { delivery } from "./deliveries.ts";
+import { explanation } from "./why.ts";
 
 const taskId: Parameter = {
   name: "id",
@@ -12,6 +13,45 @@ const taskId: Parameter = {
   description: "Which task",
   schema: { type: "integer", minimum: 1 },
 };
+
+export function describePool(): Described {
+  const tag = "pool";
+  const noContent = (description: string) => ({ 204: { description } });
+  const change = { tag, token: "required", isIdempotent: true } as const;
+  const problems = ["invalid-query", "forbidden", "too-large", "invalid"] as const;
+  return {
+    tag: { name: tag, description: "How the work is shared out to the servers." },
+    schemas: { Explanation: toJsonSchema(explanation, "output") },
+    operations: {
+      "GET /api/tasks/{id}/why": describeOperation({
+        id: "explainTask",
+        tag: "tasks",
+        summary: "Why a task does not run yet",
+        description: "For whoever may see the task: counts, and no names of others.",
+        token: "optional",
+        parameters: [taskId],
+        answers: { 200: json(ref("Explanation"), "All that keeps it, in order") },
+        problems: ["invalid-query", "not-found"],
+      }),
+      "POST /api/pool/pause": describeOperation({
+        ...change,
+        id: "pausePool",
+        summary: "Start nothing more",
+        description: "For admins. What runs goes on, and orders are taken.",
+        answers: noContent("The pool is paused"),
+        problems,
+      }),
+      "POST /api/pool/resume": describeOperation({
+        ...change,
+        id: "resumePool",
+        summary: "Start what waits again",
+        description: "For admins.",
+        answers: noContent("The pool is not paused"),
+        problems,
+      }),
+    },
+  };
+}
 
 export function describeWebhooks(): Described {
   const tag = "webhooks";

@@ -6,10 +6,10 @@ import { type Described, ref } from "../rest/openapi/types.ts";
 import { account } from "./account.ts";
 import { describeFiles } from "./described-files.ts";
 import { describeUploads } from "./described-uploads.ts";
-import { describeWebhooks } from "./described-work.ts";
+import { describePool, describeWebhooks } from "./described-work.ts";
 
 export function describeRoutes(): Described[] {
-  return [describeAccount(), describeFiles(), describeUploads(), describeWebhooks(), describeSystem()];
+  return [describeAccount(), describeFiles(), describeUploads(), describePool(), describeWebhooks(), describeSystem()];
 }
 
 function describeAccount(): Described {

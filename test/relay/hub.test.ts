@@ -1,6 +1,7 @@
 /** The hub alone, with its reads held back at will: orders of events that real sockets meet only now and then. */
 import { afterAll, test } from "bun:test";
 import { builtinCatalogue } from "../../src/params/catalogue.ts";
+import { createOutlook } from "../../src/pool/outlook.ts";
 import { Follower, type Target } from "../../src/relay/follower.ts";
 import { createHub } from "../../src/relay/hub.ts";
 import { createLinks } from "../../src/rest/links.ts";
@@ -24,6 +25,7 @@ const hub = createHub({
     client: { ip: "", network: "", userAgent: "", origin: "" },
     isSignupOpen: true,
     webhooks: createWebhookGuard([]),
+    outlook: createOutlook(app.sql, 1),
     maxWaiting: 1000,
     listModels: async () => [],
   }),

@@ -182,11 +182,34 @@ test("webhooks are answered as described", async () => {
     ["POST", `/api/tasks/${id}/deliveries/2/redeliver`, token],
     ["POST", `/api/tasks/${id}/deliveries/1/redeliver`, stranger],
   ];
+  expect(await statusesOf(calls)).toEqual([201, 422, 401, 200, 400, 403, 404, 202, 404, 403]);
+});
+
+test("the pool is answered as described", async () => {
+  const { token: admin } = await app.admin();
+  const { token } = await app.signUp();
+  const { id } = await app.make("tasks", token, { type: "infer", prompt: "x" });
+  const calls: [string, string, string?, unknown?][] = [
+    ["GET", `/api/tasks/${id}/why`, token],
+    ["GET", `/api/tasks/${id}/why`],
+    ["GET", `/api/tasks/${id}/why?x=1`, token],
+    ["POST", "/api/pool/pause", admin],
+    ["POST", "/api/pool/pause", admin],
+    ["POST", "/api/pool/pause", token],
+    ["POST", "/api/pool/resume"],
+    ["POST", "/api/pool/resume", admin, { now: true }],
+    ["POST", "/api/pool/resume", admin],
+  ];
+  expect(await statusesOf(calls)).toEqual([200, 404, 400, 204, 204, 403, 401, 422, 204]);
+});
+
+/** Calls one after the other; each answer is as described. */
+async function statusesOf(calls: [string, string, string?, unknown?][]): Promise<number[]> {
   const statuses = [];
   for (const [method, target, token, body] of calls) {
     const answer = await app.call(method, target, { token, body });
     expect(judge.answer(method, target, answer), `${method} ${target} -> ${answer.status} ${answer.text}`).toEqual([]);
     statuses.push(answer.status);
   }
-  expect(statuses).toEqual([201, 422, 401, 200, 400, 403, 404, 202, 404, 403]);
-});
+  return statuses;
+}
