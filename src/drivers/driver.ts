@@ -170,6 +170,8 @@ export type ErrorClass = (typeof errorClasses)[number];
 export class EngineError extends Error {
   override readonly name = "EngineError";
   readonly isRetryable: boolean;
+  /** The SSH host key that was shown at a probe's first log-in, after which something else failed: to be pinned too. */
+  hostKey?: string;
   constructor(
     readonly errorClass: ErrorClass,
     message: string,

@@ -63,19 +63,19 @@ async function recognise(driver: Driver, target: EngineTarget): Promise<Answer> 
 
 /** An engine works without its `shared_dir`, only with less: drivers are told of one that can be used. */
 async function askEngine(driver: Driver, target: EngineTarget): Promise<Answer> {
-  const { sharedDir: _, ...bare } = target;
   const files = driver.ownsSharedDir ? null : openHostFiles(target);
-  if (!files) return { report: await driver.probe(target, AbortSignal.timeout(timeoutMs)), warning: null };
+  let hostKey: string | undefined;
+  let warning: string | null = null;
   try {
-    const { hostKey } = await files.check(AbortSignal.timeout(timeoutMs));
-    return { report: { hostKey, ...(await driver.probe(target, AbortSignal.timeout(timeoutMs))) }, warning: null };
+    hostKey = (await files?.check(AbortSignal.timeout(timeoutMs)))?.hostKey;
   } catch (error) {
     if (!(error instanceof EngineError) || error.errorClass === "untrusted") throw error;
-    return {
-      report: await driver.probe(bare, AbortSignal.timeout(timeoutMs)),
-      warning: `shared_dir: ${error.message}`,
-    };
+    hostKey = error.hostKey;
+    warning = `shared_dir: ${error.message}`;
   }
+  const { sharedDir: _, ...bare } = target;
+  const report = await driver.probe(warning ? bare : target, AbortSignal.timeout(timeoutMs));
+  return { report: { hostKey, ...report }, warning };
 }
 
 /** What is left of an engine's queue when the runs are taken away that were ours at any moment of the probe. */
@@ -93,14 +93,12 @@ async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: An
   const { queue, models: _live, hostKey = null, ...facts } = report;
   const checkpoints = Object.keys(server.checkpoints).length > 0 ? server.checkpoints : report.checkpoints;
   const status = report.isModelLoaded === false ? "idle" : "ready";
-  // Of a probe that knew none: an admin may have taken away meanwhile the one that another probe was checked against.
-  const pinned = server.host_key === null ? hostKey : null;
   await sql`
     update servers
     set engine = ${report.engine}, facts = ${sql.json(facts as never)}, queue = ${sql.json(queue)},
       foreign_runs = ${foreignRuns(sql, server.id, queue, tookMs)},
       checkpoints = ${sql.json(checkpoints as never)}, error = ${warning}, failures = 0, last_seen_at = now(),
-      host_key = coalesce(host_key, ${pinned}),
+      host_key = coalesce(host_key, ${pinnable(server, hostKey)}),
       status = case
         when status = 'closing' then 'closing'
         when exists (select from leases where server_id = servers.id) then 'working'
@@ -110,12 +108,18 @@ async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: An
   `;
 }
 
+/** Of a probe that knew none: an admin may have taken away meanwhile the one that another probe was checked against. */
+function pinnable(server: ServerRow, hostKey: string | null): string | null {
+  return server.host_key === null ? hostKey : null;
+}
+
 async function recordFailure(sql: Sql, server: ServerRow, error: unknown): Promise<void> {
-  const isUntrusted = error instanceof EngineError && error.errorClass === "untrusted";
-  const isOut = isUntrusted || server.status === "initial" || server.failures + 1 >= failuresUntilError;
+  const { errorClass = null, hostKey = null } = error instanceof EngineError ? error : {};
+  const isOut = errorClass === "untrusted" || server.status === "initial" || server.failures + 1 >= failuresUntilError;
   await sql`
     update servers
     set failures = failures + 1, error = ${describe(error)}, queue = null,
+      host_key = coalesce(host_key, ${pinnable(server, hostKey)}),
       status = case when status = 'closing' or not ${isOut} then status else 'error' end
     where id = ${server.id}
   `;

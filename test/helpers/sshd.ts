@@ -14,6 +14,7 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import ssh2 from "ssh2";
+import { startInProcess } from "./ssh-server.ts";
 
 export interface Sshd {
   host: string;
@@ -28,10 +29,37 @@ export interface Sshd {
   stop(): Promise<void>;
 }
 
-const program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"].find(existsSync);
+const programs = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
+const program = process.env.ATELIER_TEST_SSHD === "none" ? undefined : programs.find(existsSync);
 
-export async function startSshd(): Promise<Sshd> {
-  if (!program) throw new Error("these tests need OpenSSH's server: apt-get install openssh-server");
+/** OpenSSH's server, or where it is not installed a stand-in within this process. */
+export function startSshd(): Promise<Sshd> {
+  if (program) return startOpenssh(program);
+  process.stderr.write("OpenSSH's server is not installed: a stand-in serves for these tests\n");
+  return startStandIn();
+}
+
+async function startStandIn(): Promise<Sshd> {
+  const user = ssh2.utils.generateKeyPairSync("ed25519");
+  let host = ssh2.utils.generateKeyPairSync("ed25519");
+  const admission = { username: "painter", publicKey: user.public };
+  let running = await startInProcess(host.private, admission);
+  const { port } = running;
+  return {
+    ...{ host: "127.0.0.1", port, username: admission.username, privateKey: user.private },
+    get hostKey() {
+      return host.public.split(" ").slice(0, 2).join(" ");
+    },
+    async restart(keys = "same") {
+      await running.stop();
+      if (keys === "other") host = ssh2.utils.generateKeyPairSync("ed25519");
+      running = await startInProcess(host.private, admission, port);
+    },
+    stop: () => running.stop(),
+  };
+}
+
+async function startOpenssh(program: string): Promise<Sshd> {
   const directory = mkdtempSync(join(tmpdir(), "atelier-sshd-"));
   const user = ssh2.utils.generateKeyPairSync("ed25519");
   let host = ssh2.utils.generateKeyPairSync("ed25519");
@@ -66,7 +94,7 @@ export async function startSshd(): Promise<Sshd> {
         "Subsystem sftp internal-sftp",
       ].join("\n"),
     );
-    const child = spawn(program as string, ["-D", "-e", "-f", config], { stdio: "ignore" });
+    const child = spawn(program, ["-D", "-e", "-f", config], { stdio: "ignore" });
     running = child;
     await untilListening(port, () => child.exitCode);
   }

@@ -52,3 +52,14 @@ test("an engine whose shared_dir is out of reach works without, and admins read 
   await probe(id);
   expect(await read(id)).toMatchObject({ status: "ready", error: null });
 });
+
+test("the host key is pinned at the first log-in, also when there is nothing to work with behind it", async () => {
+  const server = await app.make("servers", admin.token, {
+    ...{ name: "bare", type: "train", engine: "kohya", ip: "127.0.0.1", port: sshd.port },
+    ...{ username: sshd.username, private_key: sshd.privateKey, shared_dir: shared },
+  });
+  await probe(server.id);
+  const seen = await read(server.id);
+  expect(seen).toMatchObject({ status: "error", host_key: sshd.hostKey });
+  expect(seen.error).toContain("sd-scripts");
+});

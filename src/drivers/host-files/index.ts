@@ -33,6 +33,8 @@ const usualFolders: Record<ModelFolder, string> = {
 /** Ours lie in a folder of their own: what the owner of the host keeps beside it is never touched. */
 const ours = "atelier";
 
+const notThere = "It is not there or cannot be read";
+
 export interface HostFiles {
   /**
    * Looks whether the directory is there.
@@ -86,10 +88,10 @@ export function openHostFiles(
       on(
         signal,
         async (disk, hostKey) => {
-          if (!(await disk.find(place.root))?.isDirectory) throw new Error("the directory is not there");
+          if (!(await disk.find(place.root))?.isDirectory) throw new EngineError("model-missing", notThere);
           return { hostKey };
         },
-        "The shared_dir is not there or cannot be read",
+        notThere,
         "first-use",
       ),
     list: (folder, signal) =>

@@ -19,6 +19,8 @@ export interface SshAddress {
 /** "first-use" takes any key where none is pinned yet: for probes alone, whose caller pins what was shown. */
 export type Trust = "pinned" | "first-use";
 
+/** Longer than any log-in takes; a caller in a hurry has its own limit. */
+const handshakeMs = 20_000;
 /** A connection that answers nothing for so long is dead, whatever TCP believes. */
 const keepalive = { keepaliveInterval: 5_000, keepaliveCountMax: 3 };
 
@@ -53,7 +55,7 @@ export class SshConnection {
       username,
       password,
       tryKeyboard: password !== undefined,
-      readyTimeout: 0,
+      readyTimeout: handshakeMs,
       hostVerifier: (key: Buffer) => {
         shown = key;
         return !hostKey || isHostKey(hostKey, key);
@@ -152,6 +154,10 @@ export async function withSsh<T>(
   const ssh = await SshConnection.open(address, signal, trust);
   try {
     return await work(ssh);
+  } catch (error) {
+    // Trusted once is trusted, whatever comes of it: the next log-in is not to be somebody else's first.
+    if (error instanceof EngineError && trust === "first-use") error.hostKey = ssh.hostKey;
+    throw error;
   } finally {
     ssh.close();
   }

@@ -18,11 +18,18 @@ const maxOutputBytes = 4_000_000;
 const keptStderr = 2_000;
 
 export class RemoteShell {
-  private stdout = Buffer.alloc(0);
+  private chunks: Buffer[] = [];
+  private size = 0;
+  /** The last of what was said: an end marker may come in two pieces. */
+  private tail = Buffer.alloc(0);
   private stderr = "";
   private previous: Promise<unknown> = Promise.resolve();
-  private end: { marker: string; resolve: (result: ScriptResult) => void; reject: (error: unknown) => void } | null =
-    null;
+  private waiting: {
+    begin: string;
+    end: string;
+    resolve: (result: ScriptResult) => void;
+    reject: (error: unknown) => void;
+  } | null = null;
   private fault: Error | null = null;
 
   /** @param channel of `sh -s` */
@@ -50,35 +57,41 @@ export class RemoteShell {
   private send(text: string): Promise<ScriptResult> {
     return new Promise((resolve, reject) => {
       if (this.fault) return reject(this.fault);
-      const marker = crypto.randomUUID();
-      this.end = { marker, resolve, reject };
-      this.channel.write(`(\n${text}\n) < /dev/null\nprintf '%s %s\\n' ${marker} "$?"\n`);
+      // At the beginning too: the log-in's own shell may have greeted us first.
+      const [begin, end] = [crypto.randomUUID(), crypto.randomUUID()];
+      this.waiting = { begin, end, resolve, reject };
+      this.channel.write(`echo ${begin}\n(\n${text}\n) < /dev/null\nprintf '%s %s\\n' ${end} "$?"\n`);
     });
   }
 
   private hear(chunk: Buffer): void {
-    if (!this.end) return;
-    const from = Math.max(0, this.stdout.length - 64);
-    this.stdout = Buffer.concat([this.stdout, chunk]);
-    const { marker, resolve } = this.end;
-    const at = this.stdout.indexOf(marker, from);
-    if (at < 0 || this.stdout.at(-1) !== 0x0a) {
-      if (this.stdout.length > maxOutputBytes) {
-        this.break(new EngineError("engine-failed", "The server answers without end"));
-        this.channel.destroy();
-      }
-      return;
+    if (!this.waiting) return;
+    const { begin, end, resolve } = this.waiting;
+    this.chunks.push(chunk);
+    this.size += chunk.length;
+    this.tail = Buffer.concat([this.tail.subarray(-2 * end.length), chunk]);
+    if (this.tail.at(-1) === 0x0a && this.tail.includes(end)) {
+      const said = Buffer.concat(this.chunks);
+      const at = said.lastIndexOf(end);
+      const stdout = said.subarray(said.indexOf(begin) + begin.length + 1, at);
+      this.forget();
+      resolve({ code: Number(said.subarray(at + end.length).toString()), stdout, stderr: this.stderr });
+    } else if (this.size > maxOutputBytes) {
+      this.break(new EngineError("engine-failed", "The server answers without end"));
+      this.channel.destroy();
     }
-    const code = Number(this.stdout.subarray(at + marker.length).toString());
-    const stdout = this.stdout.subarray(0, at);
-    this.end = null;
-    this.stdout = Buffer.alloc(0);
-    resolve({ code, stdout, stderr: this.stderr });
+  }
+
+  private forget(): void {
+    this.waiting = null;
+    this.chunks = [];
+    this.size = 0;
+    this.tail = Buffer.alloc(0);
   }
 
   private break(error: Error): void {
     this.fault ??= error;
-    this.end?.reject(this.fault);
-    this.end = null;
+    this.waiting?.reject(this.fault);
+    this.forget();
   }
 }
