@@ -18,6 +18,8 @@ export interface A1111DoubleOptions {
   directory?: string;
   /** False as before 1.8: the ids that clients choose are not heeded. */
   hasTaskIds?: boolean;
+  /** Least time of a step. */
+  stepMs?: number;
 }
 
 interface Job {
@@ -157,6 +159,11 @@ export class A1111Double {
   /** Resolves as soon as `condition` holds; looked at after every request and step. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) await new Promise<void>((resolve) => this.wakers.push(resolve));
+  }
+
+  private pause(): Promise<void> {
+    const { stepMs } = this.options;
+    return new Promise((resolve) => (stepMs ? setTimeout(resolve, stepMs) : setImmediate(resolve)));
   }
 
   private changed(): void {
@@ -369,7 +376,7 @@ export class A1111Double {
       this.state.sampling_step = step;
       this.previewId += 1;
       this.changed();
-      await new Promise((resolve) => setImmediate(resolve));
+      await this.pause();
       if (step === Math.ceil(body.steps / 2)) {
         const isLet = () => !this.isHeld || (this.isForeignDone && id === "task(somebody)");
         await this.until(() => isLet() || this.state.interrupted || this.generation !== generation);
@@ -446,7 +453,7 @@ export class A1111Double {
       this.state.job_no = step + 1;
       this.textinfo = `<p>\nLoss: ${(1 / (step + 1)).toFixed(7)}<br/>\nStep: ${step + 1}<br/>\nLast prompt: x<br/>\nLast saved embedding: ${last}<br/>\n</p>`;
       this.changed();
-      await new Promise((resolve) => setImmediate(resolve));
+      await this.pause();
       if (step + 1 === Math.ceil(steps / 2)) {
         await this.until(() => !this.isHeld || this.state.interrupted || this.generation !== generation);
       }

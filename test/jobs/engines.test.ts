@@ -101,10 +101,10 @@ test("the same models are used on the other engine when the first is drained", a
   await change("comfyui", { status: "closing" }, "closing");
   await change("a1111", { type: "infer" });
   const applied: Record<string, string> = {
-    lora: `a lake, <lora:${models.lora.hash}:1>`,
+    lora: `<lora:${models.lora.hash}:1> a lake`,
     ckp: "a lake",
-    ti: `a lake, (${models.ti.hash}:1)`,
-    hyper: `a lake, <hypernet:${models.hyper.hash}:1>`,
+    ti: `(${models.ti.hash}:1), a lake`,
+    hyper: `<hypernet:${models.hyper.hash}:1> a lake`,
   };
   for (const [type, prompt] of Object.entries(applied)) {
     const order = { prompt: "a lake", width: 64, height: 64, num_inference_steps: 2, model_id: models[type].id };

@@ -27,14 +27,15 @@ export function writePrompts(
     if (other !== undefined)
       throw new EngineError("bad-input", "The prompt names a model file that is not the job's own");
   }
+  // Before the user's words: a bracket that is left open in them must not take it in.
   const applied = job.model && name !== null ? apply(job.model.type, name, job.model.weight) : "";
-  return { prompt: [prompt, applied].filter(Boolean).join(", "), negative_prompt: negative };
+  return { prompt: applied + prompt, negative_prompt: negative };
 }
 
 function apply(type: ModelType, name: string, weight: number): string {
-  if (type === "lora") return `<lora:${name}:${weight}>`;
-  if (type === "hyper") return `<hypernet:${name}:${weight}>`;
-  if (type === "ti") return `(${name}:${weight})`;
+  if (type === "lora") return `<lora:${name}:${weight}> `;
+  if (type === "hyper") return `<hypernet:${name}:${weight}> `;
+  if (type === "ti") return `(${name}:${weight}), `;
   return "";
 }
 

@@ -154,9 +154,9 @@ describe("what the engine is asked for", () => {
   });
 
   test.each([
-    { type: "lora", applied: `a lighthouse, <lora:${weights.hash}:0.8>` },
-    { type: "hyper", applied: `a lighthouse, <hypernet:${weights.hash}:0.8>` },
-    { type: "ti", applied: `a lighthouse, (${weights.hash}:0.8)` },
+    { type: "lora", applied: `<lora:${weights.hash}:0.8> a lighthouse` },
+    { type: "hyper", applied: `<hypernet:${weights.hash}:0.8> a lighthouse` },
+    { type: "ti", applied: `(${weights.hash}:0.8), a lighthouse` },
   ] as const)(
     "a model of type $type is put into the shared_dir and applied in the prompt",
     async ({ type, applied }) => {
