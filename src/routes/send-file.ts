@@ -9,8 +9,11 @@ import { type ThumbnailEdge, thumbnailKey } from "../storage/keys.ts";
 import type { ByteRange, Storage } from "../storage/storage.ts";
 import { thumbnailType } from "../storage/thumbnails.ts";
 
-/** A store's own URL is asked for anew at each request: it need not last. */
-const directSeconds = 600;
+/**
+ * A store's own URL is asked for anew at each request, and judged when the download begins: it need not last. Whoever
+ * follows a signed URL in its last second must not get ten more minutes out of it.
+ */
+const directSeconds = 60;
 
 /** What of a row in `files` an answer needs. */
 export interface SentFile {

@@ -39,19 +39,27 @@ export function createS3Storage({
   const { call, load } = caller;
   const Bucket = options.bucket;
 
-  async function sendBytes(key: string, bytes: Uint8Array, contentType: string): Promise<void> {
-    const input = { Bucket, Key: key, Body: bytes, ContentLength: bytes.length, ContentType: contentType };
+  /** The store refuses what arrives otherwise than it was hashed here. */
+  async function sendBytes(key: string, bytes: Uint8Array, contentType: string): Promise<string> {
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    const input = { ...target(key, bytes.length, contentType, hash), Body: bytes };
     await call((client, sdk, limits) => client.send(new sdk.PutObjectCommand(input), limits), { bytes: bytes.length });
+    return hash;
+  }
+
+  function target(key: string, size: number, contentType: string, hash: string) {
+    const ChecksumSHA256 = Buffer.from(hash, "hex").toString("base64");
+    return { Bucket, Key: key, ContentLength: size, ContentType: contentType, ChecksumSHA256 };
   }
 
   async function sendFile(key: string, file: SpooledFile, contentType: string): Promise<void> {
-    if (file.size === 0) return sendBytes(key, new Uint8Array(), contentType);
+    if (file.size === 0) return void (await sendBytes(key, new Uint8Array(), contentType));
     if (file.size > partBytes) {
       return uploadInParts(caller, { bucket: Bucket, key }, file, { contentType, partBytes });
     }
     await call(
       (client, sdk, limits) => {
-        const input = { Bucket, Key: key, ContentLength: file.size, ContentType: contentType };
+        const input = target(key, file.size, contentType, file.hash);
         return client.send(new sdk.PutObjectCommand({ ...input, Body: createReadStream(file.path) }), limits);
       },
       { bytes: file.size, attempts: 3 },
@@ -107,8 +115,7 @@ export function createS3Storage({
         await sendFile(key, body, contentType);
         return { size, hash: body.hash };
       }
-      await sendBytes(key, body, contentType);
-      return { size, hash: createHash("sha256").update(body).digest("hex") };
+      return { size, hash: await sendBytes(key, body, contentType) };
     },
 
     async get(key, range) {

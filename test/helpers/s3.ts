@@ -73,7 +73,10 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     if (source === null) {
       if (!request.headers.has("content-length")) return failure(411, "MissingContentLength");
       if (request.headers.get("content-encoding") === "aws-chunked") return failure(501, "NotImplemented");
-      return request.bytes();
+      const bytes = await request.bytes();
+      const checksum = request.headers.get("x-amz-checksum-sha256");
+      const isWhole = !checksum || createHash("sha256").update(bytes).digest("base64") === checksum;
+      return isWhole ? bytes : failure(400, "BadDigest");
     }
     const from = objects.get(decodeURIComponent(source).replace(`${bucket}/`, ""));
     if (!from) return failure(404, "NoSuchKey");

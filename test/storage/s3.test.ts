@@ -2,8 +2,9 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readdir } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { join } from "node:path";
 import { readConfig } from "../../src/config.ts";
 import { Problem } from "../../src/problems.ts";
 import { openStorage } from "../../src/storage/index.ts";
@@ -76,6 +77,14 @@ describe("over the network", async () => {
     const headers = fake.requests.at(-1)?.headers;
     expect(headers?.get("content-length")).toBe("5");
     expect(headers?.has("x-amz-trailer")).toBe(false);
+  });
+
+  test("what arrives otherwise than it was hashed is not stored", async () => {
+    const path = join(await freshDirectory(), "changed");
+    await writeFile(path, "hollo");
+    const changed = storage.put("changed", { path, size: 5, hash: sha256(hello) }, type);
+    await expect(changed).rejects.toMatchObject({ code: "storage-unavailable" });
+    expect(fake.objects.has("changed")).toBe(false);
   });
 
   test("what is larger than one call goes and moves in parts, under the same type", async () => {
