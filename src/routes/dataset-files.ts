@@ -16,7 +16,7 @@ import { type Env, refuseQuery } from "../rest/http.ts";
 import { answerOnce, type Once } from "../rest/idempotency.ts";
 import { notFound, parseId } from "../rest/read.ts";
 import { transaction } from "../rest/write.ts";
-import { type Item, receiveItems } from "../storage/collection.ts";
+import { type Item, receiveItems, refuseOtherTypes } from "../storage/collection.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { judgeQuota, quotaExceeded, readAllowance } from "../storage/quota.ts";
 import { type FileRecord, keepPicture } from "../storage/records.ts";
@@ -53,6 +53,7 @@ export function datasetFileRoutes(deps: FileDeps) {
   const routes = new Hono<Env>();
   routes.post("/:id/files", async (c) => {
     const { context } = requireUser(c);
+    refuseOtherTypes(c.req.raw);
     refuseQuery(c.req.url);
     const { id, owner_id } = await findOwn(context, c.req.param("id"));
     const entries = await receive(c.req.raw, context.sql, deps, owner_id as number);

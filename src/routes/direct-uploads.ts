@@ -10,10 +10,9 @@ import type { Once } from "../rest/idempotency.ts";
 import { readInput, throwFaults } from "../rest/input.ts";
 import { transaction } from "../rest/write.ts";
 import { modelType } from "../storage/models.ts";
-import { beginUpload, collectUpload, deletePending, findUpload, pendingKey } from "../storage/pending.ts";
+import { beginUpload, collectUpload, deletePending, findUpload, giveBack, pendingKey } from "../storage/pending.ts";
 import { pictureTypes } from "../storage/pictures.ts";
 import { judgeQuota } from "../storage/quota.ts";
-import { deleteObjects } from "../storage/records.ts";
 import { tooLarge } from "../storage/spool.ts";
 import { judgeFile, uploadLimits } from "../storage/upload.ts";
 import { type FileDeps, type FileRow, keepUpload, showFile } from "./keep-upload.ts";
@@ -93,7 +92,7 @@ export async function completeUpload(context: Context, deps: FileDeps, key: stri
       });
     };
     const answer = await keepIt().catch(async (error) => {
-      if (stored) await deleteObjects(deps.storage, stored.key);
+      if (stored) await giveBack(deps.storage, upload, stored.key, error);
       throw error;
     });
     await deletePending(deps.storage, upload);

@@ -2,7 +2,7 @@
 import { Hono, type Context as HonoContext } from "hono";
 import { Problem } from "../problems.ts";
 import { partsOfSample, taskOfPreview } from "../resources/common.ts";
-import { readJson } from "../rest/body.ts";
+import { readJson, refuseBody } from "../rest/body.ts";
 import type { Context } from "../rest/define.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
 import { answerOnce, canonicalJson } from "../rest/idempotency.ts";
@@ -47,6 +47,7 @@ export function fileRoutes(deps: FileDeps) {
 
   routes.post("/:key/complete", async (c) => {
     const { context } = requireUser(c);
+    await refuseBody(c.req.raw);
     refuseQuery(c.req.url);
     const key = readKey(c.req.param("key"));
     return answerOnce(

@@ -9,7 +9,7 @@ import { thumbnailKey } from "../storage/keys.ts";
 import { keepModelFile } from "../storage/models.ts";
 import { readPicture } from "../storage/pictures.ts";
 import { judgeQuota } from "../storage/quota.ts";
-import { deleteObjects, type FileRecord, type Inside, keepPicture, type Stored } from "../storage/records.ts";
+import { type FileRecord, type Inside, keepPicture, type Stored } from "../storage/records.ts";
 import type { SpooledFile } from "../storage/spool.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { UploadKind } from "../storage/upload.ts";
@@ -71,9 +71,8 @@ export async function keepUpload(
   const keeping = { inside, isUpload: true };
   if (kind === "model") await keepModelFile(sql, storage, userId, file, { ...keeping, stored: stored ?? undefined });
   else {
-    // A picture is kept as we encode it: what was sent is not needed any more.
-    if (stored) await deleteObjects(storage, stored.key);
     await keepPicture(sql, storage, userId, await readPicture(file.path), keeping);
+    if (stored) await storage.delete(stored.key); // kept is what we have made of it
   }
   return answer as Answer;
 }

@@ -8,6 +8,7 @@
  */
 import { Hono, type Context as HonoContext } from "hono";
 import { invalid, Problem } from "../problems.ts";
+import { refuseBody } from "../rest/body.ts";
 import { type Env, refuseQuery } from "../rest/http.ts";
 import { answerOnce } from "../rest/idempotency.ts";
 import { transaction } from "../rest/write.ts";
@@ -42,6 +43,7 @@ export function resumableRoutes({ storage, temporaryDirectory, config }: FileDep
 
   routes.post("/", async (c) => {
     const { context, userId } = requireUser(c);
+    await refuseBody(c.req.raw);
     refuseQuery(c.req.url);
     const size = readCount(c, "Upload-Length");
     if (size < 1) throw invalid("", "An upload has at least one byte.");

@@ -1,6 +1,6 @@
 /** Lays the store beside the table of files, both in the order of their keys: what has no row, what has no object. */
 import type { Sql } from "../db/client.ts";
-import { readThumbnailKey, thumbnailEdges } from "./keys.ts";
+import { isOwnKey, readThumbnailKey, thumbnailEdges } from "./keys.ts";
 import type { ListedObject, Storage } from "./storage.ts";
 
 export type Finding =
@@ -18,7 +18,7 @@ interface FileRow {
 
 /**
  * Every difference, as it is found. What is stored or deleted meanwhile is looked at once more before it is told; a
- * stray may still be an upload whose row is not written yet: its age tells. Memory does not grow with the store.
+ * stray may still be an upload whose row is not written yet: its age tells. Memory grows only as the store's list does.
  */
 export async function* audit(sql: Sql, storage: Storage): AsyncGenerator<Finding> {
   const uploads = new Set((await sql<{ key: string }[]>`select key from uploads`).map(({ key }) => key));
@@ -33,6 +33,7 @@ export async function* audit(sql: Sql, storage: Storage): AsyncGenerator<Finding
   };
   try {
     for await (const object of storage.list()) {
+      if (!isOwnKey(object.key)) continue;
       if (object.key.startsWith("pending/")) {
         if (!uploads.has(object.key.split("/")[1] ?? "")) yield { ...object, kind: "stray" };
         continue;

@@ -25,11 +25,20 @@ export interface Item {
   body: AsyncIterable<Uint8Array>;
 }
 
+const zipType = /^application\/(x-)?zip(-compressed)?\s*(;|$)/i;
+const formType = /^multipart\/form-data\s*(;|$)/i;
+
+/** @throws Problem "unsupported-media-type" for what is neither a form nor a ZIP */
+export function refuseOtherTypes(request: Request): void {
+  const contentType = request.headers.get("content-type") ?? "";
+  if (zipType.test(contentType) || formType.test(contentType)) return;
+  throw new Problem("unsupported-media-type", { detail: "The body must be multipart/form-data or application/zip" });
+}
+
 /**
  * Gives every file of a request to `take`, those within ZIPs too; files of the system's own are passed over.
  *
- * @throws Problem "invalid" for a broken body or archive; "unsupported-media-type" for what is neither a form nor a ZIP;
- * "too-large" beyond 8 GB, packed or unpacked
+ * @throws Problem "invalid" for a broken body or archive; "too-large" beyond 8 GB, packed or unpacked
  */
 export async function receiveItems(
   request: Request,
@@ -56,10 +65,7 @@ export async function receiveItems(
     }
   };
   const body = complete(request.body);
-  if (/^application\/(x-)?zip(-compressed)?\s*(;|$)/i.test(contentType)) return unpack(body);
-  if (!/^multipart\/form-data\s*(;|$)/i.test(contentType)) {
-    throw new Problem("unsupported-media-type", { detail: "The body must be multipart/form-data or application/zip" });
-  }
+  if (zipType.test(contentType)) return unpack(body);
   await readFileParts(
     body,
     contentType,

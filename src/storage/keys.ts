@@ -17,6 +17,11 @@ export function checkKey(key: string): void {
   if (!isKey(key)) throw new RangeError(`not a storage key: ${JSON.stringify(key.slice(0, 200))}`);
 }
 
+/** Whether it is of the form that our objects have: a bucket may hold others, which are none of our business. */
+export function isOwnKey(key: string): boolean {
+  return /^([A-Za-z0-9_-]{24}\.[a-z]+(\.\d+\.webp)?|pending\/[A-Za-z0-9_-]{24}\.upload(\/.+)?)$/.test(key);
+}
+
 /** The longest edges, in pixels: for a page, and for a grid. */
 export const thumbnailEdges = [512, 256] as const;
 export type ThumbnailEdge = (typeof thumbnailEdges)[number];

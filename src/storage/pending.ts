@@ -178,9 +178,18 @@ export async function collectUpload(
     if (file.size < upload.size) throw incomplete(`Only ${file.size} of ${upload.size} bytes were sent.`);
     return { file, stored: { key, hash: file.hash, size: file.size, isStored: true } };
   } catch (error) {
-    await storage.delete(key);
+    await giveBack(storage, upload, key, error);
     throw error;
   }
+}
+
+/**
+ * What was moved away to be checked: gone when it was at fault, back in its place when it was not, so that it need not
+ * be sent again.
+ */
+export async function giveBack(storage: Storage, upload: PendingUpload, key: string, error: unknown): Promise<void> {
+  if (error instanceof Problem && error.status < 500) await storage.delete(key);
+  else await storage.move(key, pendingKey(upload));
 }
 
 async function* streamAll(storage: Storage, keys: string[]): AsyncGenerator<Uint8Array> {

@@ -90,7 +90,7 @@ export async function keepFile(
     if (kept !== key) await deleteObjects(storage, key);
     return { key: kept, hash, size };
   } catch (error) {
-    await deleteObjects(storage, key);
+    if (!("isStored" in body)) await deleteObjects(storage, key); // otherwise it is whoever stored it to say
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { Upload } from "tus-js-client";
 import { type Account, type Json, startApp } from "../helpers/app.ts";
 import { makeModelFile, makePicture } from "../helpers/files.ts";
-import { startFakeS3 } from "../helpers/s3.ts";
+import { failure, startFakeS3 } from "../helpers/s3.ts";
 import { listen } from "../helpers/socket.ts";
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
@@ -55,6 +55,23 @@ describe("straight to S3", async () => {
     await send(body, makeModelFile());
     expect((await complete(body.key)).body.hash).toBe(file.hash);
     expect(sha256(fake.objects.get(file.key)?.bytes ?? new Uint8Array())).toBe(sha256(bytes));
+  });
+
+  test.each([
+    { what: "a picture", content_type: "image/png", make: () => makePicture(), fails: ".512.webp" },
+    { what: "a model", content_type: "application/octet-stream", make: async () => makeModelFile(), fails: "GET" },
+  ])("$what need not be sent again when the store fails in between", async ({ content_type, make, fails }) => {
+    const bytes = await make();
+    const { body } = await begin({ content_type, size: bytes.length });
+    await send(body, bytes);
+    const isHit = ({ url, method }: Request) =>
+      url.includes(fails) || (method === fails && url.includes("safetensors"));
+    fake.intercept = (request) => (isHit(request) ? failure(500, "InternalError") : null);
+    const failed = await complete(body.key).finally(() => {
+      fake.intercept = () => null;
+    });
+    expect([failed.status, failed.body.code]).toEqual([503, "storage-unavailable"]);
+    expect((await complete(body.key)).status).toBe(201);
   });
 
   test.each([
