@@ -154,14 +154,19 @@ function killIfThere(pid: number): void {
   }
 }
 
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
+/** Below those that the system gives to outgoing connections: it must still be free after a restart. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
     const server = createServer();
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
     });
-  });
+    if (!isFree) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 async function untilListening(port: number, exitCode: () => number | null): Promise<void> {

@@ -127,7 +127,7 @@ exit 0
  * counts as alive as long as it holds the GPU.
  */
 export const trainScript = `${alive}
-cd "$run" || exit 1
+cd "\${run:?}" || exit 1
 trap : TERM
 echo "$$ $(stat_of $$ | cut -d ' ' -f 20) $(boot)" > pid.part && mv pid.part pid || exit 1
 export PYTHONUNBUFFERED=1 PYTHONUTF8=1 COLUMNS=200 NO_COLOR=1
