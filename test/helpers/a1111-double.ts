@@ -41,6 +41,8 @@ export class A1111Double {
   samplers: string[];
   /** Those of the engine's owner. */
   readonly ownEmbeddings = ["easynegative"];
+  /** The loaded checkpoint is of another width than all embeddings but the owner's. */
+  skipsEmbeddings = false;
   /** Runs stand still in the midst of their steps until `release`. */
   isHeld = false;
   /** Answers in the engine's place when it returns something. */
@@ -297,13 +299,13 @@ export class A1111Double {
         return this.stems("loras").map((name) => ({ name, alias: name, path: `/opt/${name}`, metadata: {} }));
       case "/sdapi/v1/hypernetworks":
         return this.stems("hypernetworks").map((name) => ({ name, path: `/opt/${name}.pt` }));
-      case "/sdapi/v1/embeddings":
-        return {
-          loaded: Object.fromEntries(
-            [...this.ownEmbeddings, ...this.stems("embeddings")].map((name) => [name, { step: 1 }]),
-          ),
-          skipped: {},
-        };
+      case "/sdapi/v1/embeddings": {
+        const describe = (names: string[]) => Object.fromEntries(names.map((name) => [name, { step: 1 }]));
+        const ours = this.stems("embeddings");
+        return this.skipsEmbeddings
+          ? { loaded: describe(this.ownEmbeddings), skipped: describe(ours) }
+          : { loaded: describe([...this.ownEmbeddings, ...ours]), skipped: {} };
+      }
       case "/sdapi/v1/options":
         return {
           sd_model_checkpoint: this.loaded,

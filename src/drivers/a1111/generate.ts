@@ -1,7 +1,7 @@
 /** Makes one picture: the request, and what becomes of its answer. */
 import { type Artifact, EngineError, type InferenceJob } from "../driver.ts";
 import type { HttpClient } from "../http.ts";
-import { type GenerationInfo, generated, generationInfo, options, type SdModel } from "./answers.ts";
+import { embeddings, type GenerationInfo, generated, generationInfo, options, type SdModel } from "./answers.ts";
 import type { Engine } from "./engine.ts";
 import type { A1111Handle } from "./handle.ts";
 import { findCheckpoint, isSameCheckpoint, listEmbeddings, placeModel } from "./models.ts";
@@ -19,7 +19,13 @@ export interface GenerationRequest {
   path: "/sdapi/v1/txt2img" | "/sdapi/v1/img2img";
   body: Record<string, unknown>;
   /** What the answer must confirm. */
-  expected: { sampler: string; checkpoint: SdModel; lora: string | null; tellsLoras: boolean };
+  expected: {
+    sampler: string;
+    checkpoint: SdModel;
+    lora: string | null;
+    tellsLoras: boolean;
+    embedding: string | null;
+  };
 }
 
 /** Brings what the picture needs to the engine. @throws EngineError for all that the engine would pass over in silence */
@@ -31,6 +37,10 @@ export async function prepareGeneration(
 ): Promise<GenerationRequest> {
   const { client } = engine;
   const { model, from } = job;
+  // The engine would make a smaller picture.
+  if (job.width % 8 !== 0 || job.height % 8 !== 0) {
+    throw new EngineError("bad-input", "The width and the height must be multiples of 8");
+  }
   const [sampler, settings] = await Promise.all([
     findSampler(client, job.scheduler, signal),
     client.get("/sdapi/v1/options", options, signal),
@@ -70,6 +80,7 @@ export async function prepareGeneration(
       sampler: sampler.name,
       checkpoint,
       lora: model?.type === "lora" ? name : null,
+      embedding: model?.type === "ti" ? name : null,
       tellsLoras: settings.lora_add_hashes_to_infotext === true,
     },
   };
@@ -97,11 +108,26 @@ export async function generate(client: HttpClient, request: GenerationRequest, r
     // The flag stays up until the next job begins.
     const now = await getProgress(client, AbortSignal.timeout(5_000)).catch(() => null);
     if (now?.state.interrupted) return { is: "canceled" };
-    return { is: "finished", artifacts: [readAnswer(answer.text, expected)] };
+    const artifact = readAnswer(answer.text, expected);
+    if (expected.embedding && (await isSkipped(client, expected.embedding))) {
+      const error = new EngineError(
+        "model-missing",
+        "The engine did not apply the model: it does not fit the checkpoint",
+      );
+      return { is: "failed", error };
+    }
+    return { is: "finished", artifacts: [artifact] };
   } catch (error) {
     if (error instanceof EngineError && error.errorClass !== "unreachable") return { is: "failed", error };
     return { is: "cut" };
   }
+}
+
+/** Embeddings of another width than the checkpoint's are left out in silence. */
+async function isSkipped(client: HttpClient, name: string): Promise<boolean> {
+  const signal = AbortSignal.timeout(5_000);
+  const found = await client.find("/sdapi/v1/embeddings", embeddings, signal).catch(() => null);
+  return found !== null && name in found.skipped;
 }
 
 async function readAtMost(response: Response): Promise<string> {

@@ -1,8 +1,8 @@
 /** Model files on the engine: what it lists, and how ours come there, which takes access to its host. */
 import { EngineError, type EngineModels, type InputFile, type ModelType } from "../driver.ts";
-import type { HttpClient } from "../http.ts";
+import { accept, type HttpClient } from "../http.ts";
 import { pause } from "../pause.ts";
-import { embeddings, named, type SdModel, sdModels, told } from "./answers.ts";
+import { embeddings, named, type SdModel, sdModels } from "./answers.ts";
 import type { Engine } from "./engine.ts";
 
 /** Below the web UI's directory, or its `--data-dir`: that is what `shared_dir` has to be. */
@@ -23,6 +23,7 @@ export const refreshRoutes: Record<ModelType, string> = {
   // There is none, but the list is read anew after another one was made.
   hyper: "/sdapi/v1/create/hypernetwork",
 };
+const refreshMs = 5 * 60_000;
 /** A hypernetwork without layers, made over and over. */
 const emptyNetwork = { name: "atelier-refresh", enable_sizes: [], overwrite_old: true, layer_structure: "1, 1" };
 
@@ -60,7 +61,7 @@ export async function findCheckpoint(client: HttpClient, name: string, signal: A
     );
   let found = await find();
   if (!found) {
-    await client.post(refreshRoutes.ckp, {}, signal);
+    await refresh(client, "ckp", signal);
     found = await find();
   }
   if (found) return found;
@@ -88,13 +89,21 @@ export async function placeModel(
   await files.put(folderOf[type], file, signal);
   const until = Date.now() + pace.listedMs;
   do {
-    if (type === "hyper") await client.get(refreshRoutes.hyper, told, signal, { method: "POST", json: emptyNetwork });
-    else await client.post(refreshRoutes[type], {}, signal);
+    await refresh(client, type, signal);
     const found = await findPlaced(client, type, file, signal);
     if (found) return found;
     await pause(pace.firstMs, signal);
   } while (Date.now() < until);
   throw new EngineError("model-missing", "The engine does not list a model that was put into its shared_dir");
+}
+
+function refresh(client: HttpClient, type: ModelType, signal: AbortSignal): Promise<void> {
+  const json = type === "hyper" ? emptyNetwork : {};
+  // Checkpoints are read anew only between two jobs: somebody else's may take a while.
+  const call = { method: "POST" as const, json, timeoutMs: refreshMs };
+  return client.request(refreshRoutes[type], signal, call, async (response) => {
+    await (await accept(response)).body?.cancel();
+  });
 }
 
 async function findPlaced(

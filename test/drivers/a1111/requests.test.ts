@@ -264,6 +264,20 @@ describe("what the engine puts in another's place without a word", () => {
     expect(await death(inferenceJob())).toMatchObject({ errorClass: "engine-failed" });
   });
 
+  test("no embedding, since it does not fit the checkpoint", async () => {
+    openShared();
+    engine.skipsEmbeddings = true;
+    expect(await death(withModel("ti", { ...weights, extension: "pt" }))).toMatchObject({
+      errorClass: "model-missing",
+    });
+  });
+
+  test("a smaller picture", async () => {
+    open();
+    expect(await refusal(inferenceJob({ width: 100 }))).toMatchObject({ errorClass: "bad-input" });
+    expect(engine.sent("POST /sdapi/v1/txt2img")).toEqual([]);
+  });
+
   test("no LoRA at all", async () => {
     openShared();
     meanwhile(() => {
