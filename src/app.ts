@@ -9,6 +9,7 @@ import type { Config } from "./config.ts";
 import type { Sql } from "./db/client.ts";
 import type { CatalogueSource } from "./params/catalogue.ts";
 import { createOutlook } from "./pool/outlook.ts";
+import { readStats } from "./pool/stats.ts";
 import { Problem, problemOfDatabase } from "./problems.ts";
 import { resources } from "./resources/index.ts";
 import { models } from "./resources/models.ts";
@@ -36,7 +37,7 @@ import { fileRoutes } from "./routes/files.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { lineageRoutes } from "./routes/lineage.ts";
 import { createMetrics, metricsRoutes } from "./routes/metrics.ts";
-import { poolRoutes } from "./routes/pool.ts";
+import { poolRoutes, statsRoutes } from "./routes/pool.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import { resumableRoutes } from "./routes/resumable.ts";
 import { modelFileRoutes } from "./routes/send-file.ts";
@@ -97,7 +98,7 @@ export function createApp(deps: Deps) {
     throw new Problem("not-found", { detail: `There is nothing at ${c.req.path}` });
   });
 
-  const metrics = createMetrics();
+  const metrics = createMetrics(() => readStats(deps.sql, outlook));
   app.use(metrics.observe);
   app.use(async (c, next) => {
     c.set("requestId", randomUUID());
@@ -161,6 +162,7 @@ export function createApp(deps: Deps) {
     modelFileRoutes(deps, async (id, context) => JSON.parse((await detail(models, id, context)).json)),
   );
   app.route("/api/pool", poolRoutes());
+  app.route("/api/stats", statsRoutes());
   app.route("/api/tasks", deliveryRoutes());
   app.route("/api/images", lineageRoutes());
   app.route("/api/datasets", datasetFileRoutes(deps));

@@ -4,6 +4,7 @@ import { pageParameters } from "../rest/openapi/parameters.ts";
 import { pageSchema, toJsonSchema } from "../rest/openapi/schemas.ts";
 import { type Described, type Parameter, ref } from "../rest/openapi/types.ts";
 import { delivery } from "./deliveries.ts";
+import { stats } from "./pool.ts";
 import { explanation } from "./why.ts";
 
 const taskId: Parameter = {
@@ -21,7 +22,7 @@ export function describePool(): Described {
   const problems = ["invalid-query", "forbidden", "too-large", "invalid"] as const;
   return {
     tag: { name: tag, description: "How the work is shared out to the servers." },
-    schemas: { Explanation: toJsonSchema(explanation, "output") },
+    schemas: { Explanation: toJsonSchema(explanation, "output"), Stats: toJsonSchema(stats, "output") },
     operations: {
       "GET /api/tasks/{id}/why": describeOperation({
         id: "explainTask",
@@ -32,6 +33,15 @@ export function describePool(): Described {
         parameters: [taskId],
         answers: { 200: json(ref("Explanation"), "All that keeps it, in order") },
         problems: ["invalid-query", "not-found"],
+      }),
+      "GET /api/stats": describeOperation({
+        id: "getStats",
+        tag,
+        summary: "The pool in figures",
+        description: "For admins.",
+        token: "required",
+        answers: { 200: json(ref("Stats"), "The figures of now, and of the last hour") },
+        problems: ["invalid-query", "forbidden"],
       }),
       "POST /api/pool/pause": describeOperation({
         ...change,

@@ -5,18 +5,23 @@ import { routePath } from "hono/route";
 import ipaddr from "ipaddr.js";
 import { collectDefaultMetrics, Histogram, Registry } from "prom-client";
 import { readToken } from "../auth/viewer.ts";
+import type { Stats } from "../pool/stats.ts";
 import { Problem } from "../problems.ts";
 import type { Env } from "../rest/http.ts";
+import { registerPoolMetrics } from "./pool-metrics.ts";
 
 const methods: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"]);
 
 export interface Metrics {
-  registry: Registry;
+  /** In Prometheus' own format. */
+  print(): Promise<string>;
+  contentType: string;
   /** Times every request, by the route that answers it. */
   observe: MiddlewareHandler<Env>;
 }
 
-export function createMetrics(): Metrics {
+/** @param readPool the pool's figures */
+export function createMetrics(readPool: () => Promise<Stats>): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   // Those of Node's own insides are wrong or missing elsewhere.
@@ -30,8 +35,13 @@ export function createMetrics(): Metrics {
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     registers: [registry],
   });
+  const refresh = registerPoolMetrics(registry, readPool);
   return {
-    registry,
+    contentType: registry.contentType,
+    async print() {
+      await refresh();
+      return registry.metrics();
+    },
     async observe(c, next) {
       const startedAt = performance.now();
       await next();
@@ -52,8 +62,8 @@ export function createMetrics(): Metrics {
 export function metricsRoutes(metrics: Metrics, token: string | null) {
   return new Hono<Env>().get("/", async (c) => {
     if (!isLocal(c.get("address"), c.req.raw.headers)) judgeToken(c.req.raw.headers, token);
-    const text = await metrics.registry.metrics();
-    return c.body(text, 200, { "Content-Type": metrics.registry.contentType, "Cache-Control": "no-store" });
+    const text = await metrics.print();
+    return c.body(text, 200, { "Content-Type": metrics.contentType, "Cache-Control": "no-store" });
   });
 }
 

@@ -199,8 +199,12 @@ test("the pool is answered as described", async () => {
     ["POST", "/api/pool/resume"],
     ["POST", "/api/pool/resume", admin, { now: true }],
     ["POST", "/api/pool/resume", admin],
+    ["GET", "/api/stats", admin],
+    ["GET", "/api/stats", token],
+    ["GET", "/api/stats"],
+    ["GET", "/api/stats?since=1h", admin],
   ];
-  expect(await statusesOf(calls)).toEqual([200, 404, 400, 204, 204, 403, 401, 422, 204]);
+  expect(await statusesOf(calls)).toEqual([200, 404, 400, 204, 204, 403, 401, 422, 204, 200, 403, 401, 400]);
 });
 
 /** Calls one after the other; each answer is as described. */
