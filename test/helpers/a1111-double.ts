@@ -65,6 +65,8 @@ export class A1111Double {
   private readonly known = new Set<string>();
   private readonly waiting: Job[] = [];
   private running: Job | null = null;
+  /** The quirk: of a run that broke, it is still told that it is active. */
+  private current: string | null = null;
   private readonly trainings = new Set<Job>();
   private finished: string[] = [];
   private state = idle();
@@ -178,6 +180,7 @@ export class A1111Double {
     this.generation += 1;
     this.waiting.length = 0;
     this.running = null;
+    this.current = null;
     this.trainings.clear();
     this.finished = [];
     this.state = idle();
@@ -333,7 +336,7 @@ export class A1111Double {
   }
 
   private taskProgress(id: string, previewId: unknown) {
-    const active = this.running?.id === id;
+    const active = this.current === id;
     const queued = this.waiting.some((job) => job.id === id);
     const base = { active, queued, completed: this.finished.includes(id) };
     if (!active) {
@@ -369,6 +372,7 @@ export class A1111Double {
     if (this.generation !== generation) return new Response(null, { status: 500 });
     this.waiting.shift();
     this.running = job;
+    this.current = id;
     this.state = { ...idle(), job: "scripts_txt2img", job_count: 1, sampling_steps: body.steps };
     this.previewId = 0;
     const settings = (body.override_settings ?? {}) as Body;
@@ -386,7 +390,10 @@ export class A1111Double {
       if (this.generation !== generation) return new Response(null, { status: 500 });
     }
     this.running = null;
-    this.finished = [...this.finished, id].slice(-16);
+    if (!this.failure) {
+      this.current = null;
+      this.finished = [...this.finished, id].slice(-16);
+    }
     this.state = { ...idle(), interrupted: this.state.interrupted };
     this.changed();
     const { failure } = this;

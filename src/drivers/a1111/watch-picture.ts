@@ -36,8 +36,10 @@ export class PictureWatcher implements Watcher {
     if (task && (task.active || task.queued)) {
       this.isSeen = true;
       this.isOrphan = outcome !== null;
+      // A run that broke stays on the engine's lists. While our request is open, its answer tells.
+      if ((!own || outcome) && (await this.isLeftOver(signal))) return this.gone(this.isOrphan);
       this.doubts = 0;
-      this.silentSince = null;
+      if (own && !outcome) this.silentSince = null;
       if (task.active) this.tell(task);
       else if (runs.wasCanceled(this.handle.runId)) return conclude(this.story, { is: "canceled" });
       else this.story.waiting(positionOf(task));
@@ -49,6 +51,13 @@ export class PictureWatcher implements Watcher {
     if (!this.isSeen && !isIdle(await getProgress(client, signal))) this.doubts = 0;
     else this.doubts += 1;
     return this.doubts < looksUntilLost ? null : this.gone(this.isOrphan);
+  }
+
+  /** Whether the engine has done nothing for so long that what it lists as active or queued cannot be. */
+  private async isLeftOver(signal: AbortSignal): Promise<boolean> {
+    if (!isIdle(await getProgress(this.engine.client, signal))) this.silentSince = null;
+    else this.silentSince ??= performance.now();
+    return this.silentSince !== null && performance.now() - this.silentSince >= this.engine.pace.silentMs;
   }
 
   /** Our request is open, and the engine does not tell of the run by its id. */

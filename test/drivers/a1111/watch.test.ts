@@ -115,6 +115,16 @@ test("when the connection breaks and the engine goes on, the run is neither lost
   expect(engine.submissions(handle.runId)).toBe(1);
 });
 
+test("a run that broke while its process was dead is lost, though the engine goes on listing it as active", async () => {
+  open();
+  const handle = await begin();
+  engine.failure = { status: 500, body: { error: "OutOfMemoryError", errors: "CUDA out of memory." } };
+  const events = await followElsewhere(handle, "started", () => engine.release());
+  expect(typesOf(events).at(-1)).toBe("lost");
+  await createA1111Driver({ pace }).cancel(engine.target, handle, signal);
+  expect(interrupts()).toBe(0);
+});
+
 test("a proxy that loses patience with the request does not end the run", async () => {
   open();
   engine.isHeld = true;
