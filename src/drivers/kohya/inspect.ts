@@ -25,6 +25,8 @@ export interface Host {
   checkpoints: Map<string, string>;
   /** Runs of ours that go on. */
   running: number;
+  hasGpu: boolean;
+  /** What is said of them in time. */
   gpus: { name: string; memoryTotalBytes: number | null; memoryFreeBytes: number | null }[];
 }
 
@@ -55,6 +57,7 @@ export async function inspect(ssh: SshConnection, target: EngineTarget, signal: 
     ),
     checkpoints,
     running: all("running").length,
+    hasGpu: all("device").length + all("gpu").length > 0,
     gpus: all("gpu").map(parseGpu),
   };
 }

@@ -49,7 +49,9 @@ done
 for folder in "$base"/runs/*/; do
   [ -e "$folder/pid" ] && ! [ -e "$folder/exit_code" ] && alive "$folder" && fact running "$folder"
 done
-nvidia-smi --query-gpu=memory.total,memory.free,name --format=csv,noheader,nounits 2>/dev/null < /dev/null |
+for device in /dev/nvidia0 /dev/kfd /dev/dxg; do [ -e "$device" ] && fact device "$device"; done
+# It may take seconds to wake a driver that sleeps.
+timeout 2 nvidia-smi --query-gpu=memory.total,memory.free,name --format=csv,noheader,nounits 2>/dev/null < /dev/null |
   while read -r gpu; do fact gpu "$gpu"; done
 exit 0
 `;
@@ -98,9 +100,10 @@ if [ -n "$previous" ] && [ -d "$previous" ]; then
   for found in "$previous"/out/model-step*-state; do
     # Written last: without it the state was cut off.
     [ -s "$found/random_states_0.pkl" ] || continue
-    state=$found
     number=\${found##*-step}
-    steps=$(expr "$before" + "\${number%-state}")
+    reached=$(expr "$before" + "\${number%-state}")
+    # Of a training that came to its end, and whose result was lost on the way: something must be left to do.
+    [ "$reached" -lt "$total" ] && state=$found steps=$reached
   done
   if [ -z "$state" ] && [ -d "$previous/resume" ]; then state=$previous/resume steps=$before; fi
   if [ -n "$state" ] && ! [ -d "$run/resume" ]; then
@@ -124,14 +127,18 @@ exit 0
 
 /**
  * The run itself; needs $run, $accelerate and $script. The trap makes the shell outlive what it started, so that the run
- * counts as alive as long as it holds the GPU.
+ * counts as alive as long as it holds the GPU: one, that with the most free memory; left to itself, accelerate takes all.
  */
 export const trainScript = `${alive}
 cd "\${run:?}" || exit 1
 trap : TERM
 echo "$$ $(stat_of $$ | cut -d ' ' -f 20) $(boot)" > pid.part && mv pid.part pid || exit 1
 export PYTHONUNBUFFERED=1 PYTHONUTF8=1 COLUMNS=200 NO_COLOR=1
-"$accelerate" launch --num_cpu_threads_per_process 1 "$script" --config_file config.toml
+if [ -z "\${CUDA_VISIBLE_DEVICES:-}" ]; then
+  free=$(nvidia-smi --query-gpu=memory.free,index --format=csv,noheader,nounits 2>/dev/null | sort -nr | head -n 1)
+  [ -n "$free" ] && export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES="\${free##*, }"
+fi
+"$accelerate" launch --num_processes 1 --num_cpu_threads_per_process 1 "$script" --config_file config.toml
 code=$?
 echo "$code" > exit_code.part && mv exit_code.part exit_code
 `;

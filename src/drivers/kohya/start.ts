@@ -27,13 +27,13 @@ export async function startRun(target: EngineTarget, handle: KohyaHandle, job: T
     const previous = handle.previousId ? `${host.base}/runs/${handle.previousId}` : "";
     const values = {
       ...{ base: host.base, run, previous, checkpoint, link: checkpointLink(job) },
-      tokenizers: host.tokenizersDir ?? "",
+      ...{ tokenizers: host.tokenizersDir ?? "", total: `${job.steps}` },
     };
     const prepared = parseFacts((await runScript(ssh, prepareScript, values, signal)).toString());
     if (prepared.some((fact) => fact.name === "launched")) return;
-    const resumed = stepsBehind(prepared.find((fact) => fact.name === "resumed")?.value, job.steps);
+    const resumed = Number(prepared.find((fact) => fact.name === "resumed")?.value ?? 0);
 
-    const circumstances = { hasGpu: host.gpus.length > 0, hasTokenizers: host.tokenizersDir !== null, resumed };
+    const circumstances = { hasGpu: host.hasGpu, hasTokenizers: host.tokenizersDir !== null, resumed };
     const settings = { run, accelerate: host.accelerate, script: `${host.scriptsDir}/${script}.py` };
     const assignments = Object.entries(settings).map(([name, value]) => `${name}=${quote(value)}\n`);
     await upload(ssh, `${run}/${places.data}`, data, signal);
@@ -46,12 +46,6 @@ export async function startRun(target: EngineTarget, handle: KohyaHandle, job: T
     await upload(ssh, run, files, signal);
     await runScript(ssh, launchScript, { run }, signal);
   });
-}
-
-/** A state that has all steps behind it, or does not say how many, is none to go on from. */
-function stepsBehind(resumed: string | undefined, steps: number): number {
-  const behind = Number(resumed ?? 0);
-  return Number.isSafeInteger(behind) && behind > 0 && behind < steps ? behind : 0;
 }
 
 async function upload(

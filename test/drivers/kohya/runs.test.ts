@@ -257,6 +257,17 @@ describe("going on", () => {
     expect(typesOf(await follow(third)).at(-1)).toBe("finished");
   });
 
+  test("a training whose result was lost on the way has its last steps done again", async () => {
+    const job = trainingJob({ steps: 10 });
+    const first = await start(job);
+    expect(typesOf(await follow(first)).at(-1)).toBe("finished");
+    const second = await start(job, first);
+    expect(config(second)).toMatchObject({ max_train_steps: 1, resume: "resume" });
+    const events = await follow(second);
+    expect(events).toContainEqual(expect.objectContaining({ type: "progress", phase: "steps", step: 10 }));
+    expect(typesOf(events).at(-1)).toBe("finished");
+  });
+
   test("the run before is ended, if it still goes on", async () => {
     host.hold();
     const job = trainingJob();

@@ -20,8 +20,9 @@ function fail(trace: string, code = 1): never {
   process.exit(code);
 }
 
-const [launch, cpu, threads, script = "", option, configPath = ""] = process.argv.slice(2);
-if (launch !== "launch" || cpu !== "--num_cpu_threads_per_process" || threads !== "1" || option !== "--config_file") {
+const [script = "", option, configPath = ""] = process.argv.slice(7);
+const launch = "launch --num_processes 1 --num_cpu_threads_per_process 1";
+if (process.argv.slice(2, 7).join(" ") !== launch || option !== "--config_file") {
   draw(`${basename(script)}: error: unrecognized arguments: ${process.argv.slice(2).join(" ")}\n`);
   process.exit(2);
 }
