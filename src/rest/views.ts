@@ -26,6 +26,9 @@ export interface Seen {
   as: Partial<Record<Role, string | null>>;
 }
 
+/** The `owner` of what belongs to nobody. */
+const nobody = "null::int";
+
 /** In whose place a role's view is taken. The owner is the row's own, whoever that is: one statement serves all rows. */
 function standIn(resource: Resource, role: Role, { sql }: Context): Viewer {
   if (role === "stranger") return guest;
@@ -124,7 +127,7 @@ export function roleOf(resource: Resource, viewer: Viewer, seen: Pick<Seen, "own
 export function rolesOf(resource: Resource, viewer: Viewer): Role[] {
   if (resource.isPersonal) return [];
   if (viewer.admin) return ["admin"];
-  return viewer.id === null ? ["stranger"] : ["stranger", "owner"];
+  return viewer.id === null || resource.owner === nobody ? ["stranger"] : ["stranger", "owner"];
 }
 
 /** The row as JSON text in the viewer's own name; null when it is out of sight. */

@@ -74,6 +74,27 @@ test("each viewer gets the object as it may see it", async () => {
   expect(watches.map((watch) => watch.state.name)).toEqual(["Other", "Other", "Other"]);
 });
 
+test("who owns what a public object refers to is shown the reference, others are not", async () => {
+  const third = await app.signUp("third");
+  const model = await app.makeModel(stranger.token, { public: true });
+  const image = await app.make("images", owner.token, { prompt: "a lake", model_id: model.id, public: true });
+  await app.sql`update models set public = false where id = ${model.id}`;
+  const tokens = [owner.token, stranger.token, third.token, admin.token, undefined];
+  const path = `images/${image.id}`;
+  const watches = await Promise.all(tokens.map((token) => server.watch(path, { token })));
+  const list = await server.watch(`images?id=${image.id}`, { token: stranger.token });
+  const inList = list.next((frame) => frame.type === "update");
+  await app.sql`update images set name = 'Other' where id = ${image.id}`;
+  for (const [index, watch] of watches.entries()) {
+    await watch.until(({ name }) => name === "Other");
+    expect(watch.state).toEqual((await app.call("GET", `/api/${path}`, { token: tokens[index] })).body);
+  }
+  const seen = watches.map((watch) => watch.state.model_id);
+  expect(seen).toEqual([null, model.id, null, model.id, null]);
+  expect(list.state.list[0].model_id).toBe(model.id);
+  expect(((await inList) as Json).data).toMatchObject({ name: "Other" });
+});
+
 test("a model that is made private vanishes from a stranger's and a guest's socket, not from the owner's", async () => {
   const { id } = await app.makeModel(owner.token, { public: true });
   const [mine, others, guests] = await Promise.all(
