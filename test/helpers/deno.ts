@@ -2,8 +2,11 @@
  * The API in a process of Deno, as `bun run start:deno` starts it, on a test's own database: `bun run test:deno` sends
  * there what tests else ask the app in their own process.
  */
+
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
+import manifest from "../../package.json" with { type: "json" };
 import type { Config } from "../../src/config.ts";
 
 export const isOnDeno = process.env.ATELIER_TEST_RUNTIME === "deno";
@@ -16,7 +19,9 @@ export interface DenoApi {
 }
 
 export async function startDeno(config: Config, databaseUrl: string, secretKey: string): Promise<DenoApi> {
-  const child = Bun.spawn([process.execPath, "run", "start:deno"], {
+  // Without the wrapper around the program: it passes no signal on, and would leave the API running.
+  const [, ...args] = manifest.scripts["start:deno"].split(" ");
+  const child = Bun.spawn([join(import.meta.dirname, "../../node_modules/deno/deno"), ...args], {
     env: {
       ...process.env,
       HOST: "127.0.0.1",
