@@ -6,7 +6,8 @@ const benches: Record<string, string[]> = {
   rest: ["throughput", "lists", "memory"],
   throughput: ["throughput"],
   lists: ["lists"],
-  relay: ["relay"],
+  relay: ["relay", "trouble"],
+  trouble: ["trouble"],
   memory: ["memory"],
 };
 const [name = "rest"] = process.argv.slice(2);
