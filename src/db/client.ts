@@ -39,6 +39,8 @@ export function connect(url: string, options: ConnectOptions = {}): Sql {
     onnotice: () => {},
     // Not in its types; its own `listen` uses it, but opens a connection that nobody else can ask whether it lives.
     ...({ onnotify: onNotify } as object),
+    // Asked by the connection itself, so that nobody catches its failure; who only listens reads no arrays.
+    fetch_types: onNotify === undefined,
     onclose: onClose,
     ...(onStatement ? { debug: (_connection, text, values) => onStatement(text, values) } : {}),
     connection: { application_name: name, TimeZone: "UTC" },
