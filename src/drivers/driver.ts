@@ -129,11 +129,12 @@ export interface ProbeReport {
   queue: { running: number; waiting: number };
   capabilities: {
     infer: boolean;
-    /** Model types that can be applied to a picture here, by us, without access to the host. */
+    /** Model types that can be applied to a picture here: by upload, or with the access that we have to the host. */
     apply: ModelType[];
     /** Model types that can be trained here. */
     train: ModelType[];
     schedulers: Scheduler[];
+    /** The largest model that can be brought there; null where no limit is known. */
     maxUploadBytes: number | null;
   };
   models: EngineModels;

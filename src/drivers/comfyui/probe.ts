@@ -41,7 +41,8 @@ export async function probe(client: ComfyClient, reachesHost: boolean, signal: A
       apply,
       train: training ? ["lora"] : [],
       schedulers: known,
-      maxUploadBytes: limits?.max_upload_size ?? null,
+      // What is too large to be sent is put on the host.
+      maxUploadBytes: reachesHost ? null : (limits?.max_upload_size ?? null),
     },
     models,
     checkpoints: guessCheckpoints(models.checkpoints),

@@ -34,6 +34,15 @@ test.each(["A", "C"] as const)("probing tells what an engine of generation %s is
   expect(report.models).toEqual(await driver.listModels(engine.target, signal));
 });
 
+test("with a shared_dir an engine applies every type of model, of any size", async () => {
+  open();
+  const target = { ...engine.target, sharedDir: "/models" };
+  const { capabilities } = await driver.probe(target, signal);
+  expect(capabilities).toMatchObject({ apply: ["lora", "ckp", "ti", "hyper"], maxUploadBytes: null });
+  delete engine.info.HypernetworkLoader;
+  expect((await driver.probe(target, signal)).capabilities.apply).toEqual(["lora", "ckp", "ti"]);
+});
+
 test("an engine without training nodes trains nothing", async () => {
   open();
   delete engine.info.SaveLoRANode;
