@@ -104,11 +104,12 @@ test.each([
 ] as const)("a trainer of generation $generation is known to be silent or not", async ({ generation, told }) => {
   open({ generation });
   const handle = await begin(trainingJob({ steps: 6 }), "steps");
-  const events: EngineEvent[] = [];
-  for await (const event of driver.watch(engine.target, handle, signal)) {
-    events.push(event);
-    if (event.type === "progress") engine.release();
-  }
+  const story = follow(driver, engine.target, handle);
+  // Once to start it, and once by the watcher, which goes on only when it knows.
+  const asked = () => engine.requests.filter(({ line }) => line === "GET /object_info/TrainLoraNode").length;
+  await engine.until(() => asked() === 2);
+  engine.release();
+  const events = await story;
   expect(events.filter((event) => event.type === "silent")).toEqual([...told]);
 });
 
