@@ -103,7 +103,6 @@ export async function prepareTraining(
         weight_init: "Normal",
         add_layer_norm: false,
         use_dropout: false,
-        dropout_structure: "0, 0, 0",
       },
     },
     train: {
