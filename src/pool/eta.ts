@@ -112,7 +112,6 @@ export function estimateStart(
   const kinds = new Set(serving.map(({ profile_id }) => profile_id));
   const busy = snapshot.runs.filter(({ profile_id }) => kinds.has(profile_id));
   const free = serving.reduce((sum, { free }) => sum + free, 0);
-  const seconds = [...ahead.byNeed].reduce((sum, [id, tasks]) => sum + tasks * typical(id).p50, 0);
   const startBy = (part: keyof Interval, work: number) =>
     flow(
       [
@@ -125,8 +124,8 @@ export function estimateStart(
   const one = typical(needId);
   const spread = one.p50 > 0 ? (one.p90 - one.p50) / one.p50 : 0;
   const wider = ahead.tasks > 0 ? 1 + spread / Math.sqrt(ahead.tasks) : 1;
-  const p50 = startBy("p50", seconds);
-  return { p50, p90: Math.max(p50, startBy("p90", seconds * wider)) };
+  const p50 = startBy("p50", ahead.seconds);
+  return { p50, p90: Math.max(p50, startBy("p90", ahead.seconds * wider)) };
 }
 
 /** When a slot is free after so many seconds of work have gone into slots that become free at these times. */

@@ -9,7 +9,7 @@ import {
   type Sample,
   type Work,
 } from "./eta.ts";
-import { findAhead, findRivals, type Waiter } from "./position.ts";
+import { findAhead, findCompetition, findRivals, type Waiter } from "./position.ts";
 import { createSnapshots, type Head, type Snapshot } from "./snapshot.ts";
 
 export interface Prospect {
@@ -68,6 +68,10 @@ export function createOutlook(root: Sql, maxRunning: number): Outlook {
       const rivalsOf = remember((needId: number) => findRivals(pool, needId));
       const waiters = await readPlaces(sql, rows, rivalsOf);
       const typical = remember((needId: number) => estimateTypical(needId, known, pool));
+      // Most needs have the same rivals.
+      const competitions = remember((_rivals: string, row: TaskRow) =>
+        findCompetition(pool, row.type, rivalsOf(row.need_id), (id) => typical(id).p50),
+      );
       return new Map(
         rows.map((row): [number, Prospect] => {
           if (row.status === "running") {
@@ -77,7 +81,7 @@ export function createOutlook(root: Sql, maxRunning: number): Outlook {
           }
           const waiter = waiters.get(row.id);
           if (!waiter) return [row.id, { queue_position: null, eta: null }];
-          const ahead = findAhead(pool, rivalsOf(row.need_id), waiter, maxRunning);
+          const ahead = findAhead(competitions(nameOf(rivalsOf(row.need_id)), row), waiter, maxRunning);
           const start = estimateStart(pool, row.need_id, ahead, typical);
           const own = estimateWork(work(row, null), known, pool.needs);
           return [
@@ -106,13 +110,17 @@ function toTimes({ p50, p90 }: Interval) {
   return { p50: at(p50), p90: at(p90) };
 }
 
-function remember<T>(find: (needId: number) => T): (needId: number) => T {
-  const known = new Map<number, T>();
-  return (needId) => {
-    const found = known.get(needId) ?? find(needId);
-    known.set(needId, found);
+function remember<K, T, A extends unknown[]>(find: (key: K, ...more: A) => T): (key: K, ...more: A) => T {
+  const known = new Map<K, T>();
+  return (key, ...more) => {
+    const found = known.get(key) ?? find(key, ...more);
+    known.set(key, found);
     return found;
   };
+}
+
+function nameOf(rivals: Set<number>): string {
+  return [...rivals].toSorted((a, b) => a - b).join();
 }
 
 function readTasks(sql: Sql, taskIds: number[]): Promise<TaskRow[]> {
@@ -138,15 +146,16 @@ export async function readPlaces<T extends { id: number; user_id: number; need_i
 ): Promise<Map<number, T & Waiter>> {
   const waiting = rows.filter((row) => row.rank !== null);
   if (waiting.length === 0) return new Map();
-  const lines = [...Map.groupBy(waiting, ({ user_id, need_id }) => `${user_id} ${need_id}`).values()].map((tasks) => ({
-    user_id: tasks[0]?.user_id ?? 0,
-    need_id: tasks[0]?.need_id ?? 0,
-    rivals: [...rivalsOf(tasks[0]?.need_id ?? 0)],
-    ids: tasks.map(({ id }) => id),
-  }));
+  const lines = [...Map.groupBy(waiting, (row) => `${row.user_id} ${nameOf(rivalsOf(row.need_id))}`).values()].map(
+    (tasks) => ({
+      user_id: tasks[0]?.user_id ?? 0,
+      rivals: [...rivalsOf(tasks[0]?.need_id ?? 0)],
+      ids: tasks.map(({ id }) => id),
+    }),
+  );
   const places = await sql<{ id: number; place: number; queue_place: number }[]>`
     select p.id, p.place, p.queue_place
-    from jsonb_to_recordset(${sql.json(lines)}) l (user_id int, need_id int, rivals int[], ids int[])
+    from jsonb_to_recordset(${sql.json(lines)}) l (user_id int, rivals int[], ids int[])
     cross join lateral (
       select t.id, t.need_id, row_number() over (order by t.rank, t.id)::int as place,
         row_number() over (partition by t.need_id order by t.rank, t.id)::int as queue_place

@@ -1,5 +1,5 @@
 /** Who is before whom: the order of dispatch (sql/0031_dispatch.sql), worked out for one task. */
-import { type Head, isInService, type Line, type Need, type Snapshot } from "./snapshot.ts";
+import { type Head, isInService, type Line, type Need, type Snapshot, type WorkType } from "./snapshot.ts";
 
 /** A waiting task. */
 export interface Waiter extends Head {
@@ -12,8 +12,8 @@ export interface Ahead {
   tasks: number;
   /** Those of the same owner. */
   own: number;
-  /** All of them by what they ask of a server. */
-  byNeed: Map<number, number>;
+  /** How long all of them take. */
+  seconds: number;
 }
 
 /** What tasks are ordered by. */
@@ -37,69 +37,103 @@ export function findRivals(snapshot: Snapshot, needId: number): Set<number> {
   return new Set([needId, ...rivals.map(({ id }) => id)]);
 }
 
+/** A line as those see it who compete with it for certain servers. */
+interface Competitor {
+  line: Line;
+  /** The first ones, in their order, with their turns. */
+  heads: { turn: Turn; length: number }[];
+  /** How many more there are, and what they cost and take on average. */
+  rest: number;
+  turn: number;
+  cost: number;
+  length: number;
+}
+
+/** All lines in front of whoever needs `rivals`: worked out once for all who ask for the same. */
+export interface Competition {
+  competitors: Competitor[];
+  snapshot: Snapshot;
+}
+
+/**
+ * @param rivals needs of one type
+ * @param lengthOf how long such a task takes, in seconds, for telling the time
+ */
+export function findCompetition(
+  snapshot: Snapshot,
+  type: WorkType,
+  rivals: Set<number>,
+  lengthOf: (needId: number) => number = () => 0,
+): Competition {
+  const competitors = snapshot.lines
+    .filter((line) => line.type === type)
+    .map((line) => compete(line, rivals, snapshot.needs, lengthOf));
+  return { competitors, snapshot };
+}
+
+function compete(
+  line: Line,
+  rivals: Set<number>,
+  needs: Map<number, Need>,
+  lengthOf: (needId: number) => number,
+): Competitor {
+  const tasks = line.tasks.filter((task) => rivals.has(task.need_id));
+  const heads = tasks.map((task, i) => ({ turn: turnOf(line, task, i + 1, needs), length: lengthOf(task.need_id) }));
+  let waiting = 0;
+  let cost = 0;
+  let length = 0;
+  if (line.tasks.length < line.waiting) {
+    for (const queue of line.queues) {
+      if (!rivals.has(queue.need_id)) continue;
+      waiting += queue.waiting;
+      cost += queue.waiting * secondsOf(needs, queue.need_id);
+      length += queue.waiting * lengthOf(queue.need_id);
+    }
+  }
+  return {
+    line,
+    heads,
+    rest: Math.max(0, waiting - heads.length),
+    turn: Math.floor(line.since / turnSeconds) - (tasks.at(-1)?.priority ?? 0),
+    cost: waiting > 0 ? cost / waiting : 1,
+    length: waiting > 0 ? length / waiting : 0,
+  };
+}
+
 /**
  * Of other users no more tasks count than they may have running; all of one's own do. Where so many wait that not all
  * can be looked at, the rest of each user's is taken for tasks of the usual length.
  *
  * @param maxRunning tasks of one type that one user may have running at once
  */
-export function findAhead(snapshot: Snapshot, rivals: Set<number>, waiter: Waiter, maxRunning: number): Ahead {
-  const { needs, lines } = snapshot;
-  const ahead: Ahead = { tasks: 0, own: 0, byNeed: new Map() };
-  const count = (needId: number, tasks: number) => {
-    ahead.tasks += tasks;
-    ahead.byNeed.set(needId, (ahead.byNeed.get(needId) ?? 0) + tasks);
-  };
-  const mine = lines.find((line) => line.user_id === waiter.user_id && line.type === waiter.type);
-  const limit = mine ? turnOf(mine, waiter, waiter.place, needs) : null;
-  for (const line of lines) {
-    if (line === mine || line.type !== waiter.type || !limit) continue;
-    let room = maxRunning - line.running;
-    for (const [needId, tasks] of before(line, limit, rivals, needs)) {
-      const going = Math.min(room, tasks);
-      if (going <= 0) break;
-      room -= going;
-      count(needId, going);
+export function findAhead({ competitors, snapshot }: Competition, waiter: Waiter, maxRunning: number): Ahead {
+  const ahead: Ahead = { tasks: 0, own: 0, seconds: 0 };
+  const mine = competitors.find(({ line }) => line.user_id === waiter.user_id);
+  const limit = mine && turnOf(mine.line, waiter, waiter.place, snapshot.needs);
+  if (!limit) return ahead;
+  for (const competitor of competitors) {
+    const isMine = competitor === mine;
+    let room = isMine ? Number.POSITIVE_INFINITY : maxRunning - competitor.line.running;
+    for (const { turn, length } of competitor.heads) {
+      if (room <= 0) break;
+      if (!isBefore(turn, limit)) continue;
+      room -= 1;
+      ahead.tasks += 1;
+      ahead.seconds += length;
+      if (isMine) ahead.own += 1;
     }
-  }
-  if (mine && limit && mine.tasks.length >= mine.waiting) {
-    for (const [needId, tasks] of before(mine, limit, rivals, needs)) {
-      ahead.own += tasks;
-      count(needId, tasks);
-    }
-  } else {
-    ahead.own = waiter.place - 1;
-    count(waiter.need_id, ahead.own);
+    const going = Math.min(room, isMine ? waiter.place - 1 - ahead.own : restBefore(competitor, limit));
+    if (competitor.rest === 0 || going <= 0) continue;
+    ahead.tasks += going;
+    ahead.seconds += going * competitor.length;
+    if (isMine) ahead.own += going;
   }
   return ahead;
 }
 
-/** How many tasks of a line go before a turn, by need, in their order. */
-function before(
-  line: Line,
-  limit: Turn,
-  rivals: Set<number>,
-  needs: Map<number, Need>,
-): [needId: number, tasks: number][] {
-  const found: [number, number][] = [];
-  let place = 0;
-  for (const task of line.tasks) {
-    if (!rivals.has(task.need_id)) continue;
-    place += 1;
-    if (isBefore(turnOf(line, task, place, needs), limit)) found.push([task.need_id, 1]);
-  }
-  if (line.tasks.length >= line.waiting) return found;
-  const rest = line.queues.filter((queue) => rivals.has(queue.need_id));
-  const waiting = rest.reduce((sum, queue) => sum + queue.waiting, 0);
-  const left = waiting - place;
-  if (left <= 0) return found;
-  const seconds = rest.reduce((sum, queue) => sum + queue.waiting * secondsOf(needs, queue.need_id), 0) / waiting;
-  const turn = Math.floor(line.since / turnSeconds) - (line.tasks.at(-1)?.priority ?? 0);
-  const cheaper = Math.ceil((limit.cost - line.used) / seconds) - place;
-  const going = turn < limit.turn ? left : turn > limit.turn ? 0 : Math.max(0, Math.min(left, cheaper));
-  const [longest] = rest.toSorted((a, b) => b.waiting - a.waiting);
-  if (longest && going > 0) found.push([longest.need_id, going]);
-  return found;
+function restBefore({ line, heads, rest, turn, cost }: Competitor, limit: Turn): number {
+  if (turn !== limit.turn) return turn < limit.turn ? rest : 0;
+  return Math.max(0, Math.min(rest, Math.ceil((limit.cost - line.used) / cost) - heads.length));
 }
 
 /** By its owner's turn, or its queue's own when that has been held back for hours. */

@@ -20,9 +20,7 @@ export interface Line {
 
 /** Those of them that ask the same of a server. */
 export interface Queue {
-  user_id: number;
   need_id: number;
-  type: WorkType;
   waiting: number;
   since: number;
   /** Held back for so long that it comes in by itself. */
@@ -86,35 +84,49 @@ export function isInService({ status }: { status: string }): boolean {
 
 /** Tasks that are looked at one by one, shared out among the users: of the others only their number counts. */
 const looked = 5_000;
+/** Where more users wait, no task is looked at. */
+const manyLines = 500;
+
+type LineRow = Omit<Line, "queues" | "tasks"> & {
+  need_ids: number[];
+  counts: number[];
+  sinces: number[];
+  overlooked: boolean[];
+};
 
 export async function readSnapshot(sql: Sql): Promise<Snapshot> {
-  const [[pool], lines, queues, heads, needs, supply, runs] = await Promise.all([
+  const [[pool], lines, heads, needs, supply, runs] = await Promise.all([
     sql<{ is_paused: boolean; workers: number; room: number }[]>`
       select p.is_paused, w.workers, w.capacity - (select count(*) from leases) as room
       from pool p, (
         select count(*) as workers, coalesce(sum(concurrency), 0) as capacity from workers where expires_at > now()
       ) w
     `,
-    sql<Omit<Line, "queues" | "tasks">[]>`
+    // Arrays: fifty thousand queues would be as many objects to parse.
+    sql<LineRow[]>`
       select s.user_id, s.type, s.waiting, decayed(s.gpu_seconds, s.as_of, now()) as used,
-        extract(epoch from greatest(s.since, s.served_at))::double precision as since, coalesce(r.tasks, 0) as running
+        extract(epoch from greatest(s.since, s.served_at))::double precision as since, coalesce(r.tasks, 0) as running,
+        q.need_ids, q.counts, q.sinces, q.overlooked
       from shares s
+      join (
+        select user_id, type, array_agg(need_id) as need_ids, array_agg(waiting) as counts,
+          array_agg(extract(epoch from greatest(since, served_at))::double precision) as sinces,
+          array_agg(greatest(since, served_at) < now() - interval '2 hours') as overlooked
+        from queues
+        where waiting > 0
+        group by 1, 2
+      ) q using (user_id, type)
       left join (
         select l.user_id, n.type, count(*)::int as tasks
         from leases l join needs n on n.id = l.need_id
         group by 1, 2
-      ) r on r.user_id = s.user_id and r.type = s.type
+      ) r using (user_id, type)
       where s.waiting > 0
-    `,
-    sql<Queue[]>`
-      select user_id, need_id, type, waiting, extract(epoch from greatest(since, served_at))::double precision as since,
-        greatest(since, served_at) < now() - interval '2 hours' as is_overlooked
-      from queues
-      where waiting > 0
     `,
     sql<Head[]>`
       with budget as (
-        select greatest(1, ${looked} / greatest(1, count(*))) as each from shares where waiting > 0
+        select case when count(*) <= ${manyLines} then ${looked} / greatest(1, count(*)) else 0 end as each
+        from shares where waiting > 0
       )
       select t.*
       from shares s
@@ -135,7 +147,7 @@ export async function readSnapshot(sql: Sql): Promise<Snapshot> {
         order by k.rank, k.id
         limit (select each from budget)
       ) t
-      where s.waiting > 0
+      where s.waiting > 0 and (select each from budget) > 0
     `,
     sql<Need[]>`
       select n.id, n.type, n.wants, n.seconds,
@@ -154,15 +166,19 @@ export async function readSnapshot(sql: Sql): Promise<Snapshot> {
   ]);
   const { is_paused: isPaused = false, workers = 0, room = 0 } = pool ?? {};
   const keyOf = ({ user_id, type }: { user_id: number; type: WorkType }) => `${user_id} ${type}`;
-  const queuesOf = Map.groupBy(queues, keyOf);
   const tasksOf = Map.groupBy(heads, keyOf);
   return {
     isPaused,
     workers,
     room: Number(room),
-    lines: lines.map((line) => ({
+    lines: lines.map(({ need_ids, counts, sinces, overlooked, ...line }) => ({
       ...line,
-      queues: queuesOf.get(keyOf(line)) ?? [],
+      queues: need_ids.map((need_id, i) => ({
+        need_id,
+        waiting: counts[i] ?? 0,
+        since: sinces[i] ?? 0,
+        is_overlooked: overlooked[i] ?? false,
+      })),
       tasks: tasksOf.get(keyOf(line)) ?? [],
     })),
     needs: new Map(needs.map((need) => [need.id, need])),
@@ -171,29 +187,45 @@ export async function readSnapshot(sql: Sql): Promise<Snapshot> {
   };
 }
 
-/** A pool where fewer users wait is read for every request. */
-const manyLines = 500;
-/** Of the time, at most one part in so many goes into reading a larger one. */
+/** Of the time, at most one part in so many goes into reading a large pool. */
 const share = 10;
+/** For so long after that, who asks is told what was read last while it is read again. */
+const staleMs = 10_000;
 
-/** Snapshots, shared by all who ask in this process where reading one takes long. */
+/**
+ * A pool of few users is read for every request. Where many wait, all who ask in this process share what was read last,
+ * and one of them has it read again when its time is over.
+ */
 export function createSnapshots(root: Sql): (sql: Sql) => Promise<Snapshot> {
   let shared: Promise<Snapshot> | null = null;
+  let reading: Promise<Snapshot> | null = null;
+  let isLarge = true;
   let goodUntil = 0;
+
+  function read(): Promise<Snapshot> {
+    const startedAt = performance.now();
+    const mine = readSnapshot(root);
+    reading = mine;
+    mine
+      .then(({ lines }) => {
+        const now = performance.now();
+        isLarge = lines.length > manyLines;
+        goodUntil = now + (now - startedAt) * share;
+        shared = mine;
+      })
+      .catch(() => {})
+      .finally(() => {
+        if (reading === mine) reading = null;
+      });
+    return mine;
+  }
+
   return (sql) => {
     // A transaction must not wait for another connection, which may never come free.
     if (sql !== root) return readSnapshot(sql);
+    if (!isLarge) return read();
     if (shared && performance.now() < goodUntil) return shared;
-    const startedAt = performance.now();
-    const reading = readSnapshot(root);
-    reading.then(
-      ({ lines }) => {
-        const now = performance.now();
-        goodUntil = lines.length < manyLines ? 0 : now + (now - startedAt) * share;
-        shared = reading;
-      },
-      () => {},
-    );
-    return reading;
+    const fresh = reading ?? read();
+    return shared && performance.now() < goodUntil + staleMs ? shared : fresh;
   };
 }

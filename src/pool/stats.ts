@@ -102,7 +102,8 @@ export async function readStats(sql: Sql, outlook: Outlook): Promise<Stats> {
   ]);
   const reasons = new Map(apart.map((row) => [`${row.type} ${row.reason}`, row]));
   for (const line of snapshot.lines) {
-    for (const { type, need_id, waiting } of line.queues) {
+    for (const { need_id, waiting } of line.queues) {
+      const { type } = line;
       const reason = explainQueue(snapshot, need_id, line.running, outlook.maxRunning);
       const known = reasons.get(`${type} ${reason}`) ?? { type, reason, tasks: 0 };
       reasons.set(`${type} ${reason}`, { ...known, tasks: known.tasks + waiting });

@@ -1,7 +1,7 @@
 /** Why a task does not run yet, by the rules of dispatch (sql/0031_dispatch.sql) in their order. Counts, and no names. */
 import type { Sql } from "../db/client.ts";
 import { type Outlook, readPlaces } from "./outlook.ts";
-import { findAhead, findRivals } from "./position.ts";
+import { findAhead, findCompetition, findRivals } from "./position.ts";
 import { isInService, type Snapshot, type WorkType } from "./snapshot.ts";
 
 export const reasonCodes = [
@@ -70,7 +70,7 @@ export async function explain(sql: Sql, outlook: Outlook, taskId: number): Promi
   const snapshot = await outlook.snapshot(sql);
   const rivals = findRivals(snapshot, facts.need_id);
   const waiter = (await readPlaces(sql, [facts], () => rivals)).get(facts.id);
-  const ahead = waiter ? findAhead(snapshot, rivals, waiter, outlook.maxRunning) : null;
+  const ahead = waiter ? findAhead(findCompetition(snapshot, facts.type, rivals), waiter, outlook.maxRunning) : null;
 
   const found = [...ofPool(snapshot), ...ofTask(facts), ...ofServers(facts)];
   const room = outlook.maxRunning - facts.running;
