@@ -14,21 +14,22 @@ import { startPool } from "../helpers/pool.ts";
 import { eventually } from "../helpers/socket.ts";
 
 const count = Number(process.env.DATASET_PICTURES ?? 12);
-const minutes = 1 + Math.ceil(count / 50);
+const minutes = 1 + Math.ceil(count / 20);
 const { s3 } = readConfig(process.env);
 const pool = await startPool({ engines: [{ name: "trainer", type: "train" }], config: { s3 } });
 const drawings = join(import.meta.dirname, "../pictures");
 const names = (await readdir(drawings)).filter((name) => name.endsWith(".png"));
 
-/** Another detail of a drawing each time, with the grain that a camera leaves: no two are alike. */
-async function photograph(n: number): Promise<Buffer> {
-  const edge = count > 100 ? 1024 : 256;
-  const noise = { type: "gaussian" as const, mean: 128, sigma: 12 };
-  const grain = await sharp({ create: { width: edge, height: edge, channels: 3, background: "grey", noise } })
-    .png()
-    .toBuffer();
+const edge = count > 100 ? 640 : 256;
+const noise = { type: "gaussian" as const, mean: 128, sigma: 12 };
+const grain = await sharp({ create: { width: edge, height: edge, channels: 3, background: "grey", noise } })
+  .png()
+  .toBuffer();
+
+/** A drawing from another side each time, with the grain that a camera leaves: no two are alike. */
+function photograph(n: number): Promise<Buffer> {
   return sharp(join(drawings, names[n % names.length] as string))
-    .rotate(n % 360, { background: "white" })
+    .rotate((n / count) * 360, { background: "white" })
     .resize(edge, edge, { fit: "cover" })
     .composite([{ input: grain, blend: "soft-light" }])
     .jpeg({ quality: 90 })
