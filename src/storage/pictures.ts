@@ -99,10 +99,16 @@ function encode(image: Sharp, format: PictureFormat, metadata: Metadata, first: 
   }
 }
 
-/** Runs at most as many at once as there are slots; the others wait in order. */
-export async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+/**
+ * Runs at most as many at once as there are slots; the others wait in order.
+ *
+ * @param isNext for what goes on with a picture that is in memory already: behind the others, each of them would hold
+ * its own until the last was read
+ */
+export async function inTurn<T>(work: () => Promise<T>, isNext = false): Promise<T> {
+  const wait = (resolve: () => void) => (isNext ? slots.waiting.unshift(resolve) : slots.waiting.push(resolve));
   if (slots.free > 0) slots.free -= 1;
-  else await new Promise<void>((resolve) => slots.waiting.push(resolve)); // the slot is handed over, not freed
+  else await new Promise<void>(wait); // the slot is handed over, not freed
   try {
     return await work();
   } finally {

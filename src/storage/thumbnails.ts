@@ -31,7 +31,7 @@ export function makeThumbnails(bytes: Uint8Array): Promise<Thumbnails> {
     const tiny = await fit(decoded(), 100).raw().toBuffer({ resolveWithObject: true });
     const hash = rgbaToThumbHash(tiny.info.width, tiny.info.height, tiny.data);
     return { webps, thumbhash: Buffer.from(hash).toString("base64") };
-  });
+  }, true);
 }
 
 function fit(image: Sharp, edge: number): Sharp {

@@ -263,6 +263,21 @@ test("of twenty pictures at once only a few are decoded, and the process is not 
   expect(longest).toBeLessThan((performance.now() - started) / 4);
 }, 30_000);
 
+test("pictures in memory get their thumbnails before more are read", async () => {
+  const picture = await noisy(300, 200).jpeg().toBuffer();
+  let held = 0;
+  let most = 0;
+  const keep = async () => {
+    const { bytes } = await readPicture(picture);
+    held += 1;
+    most = Math.max(most, held);
+    await makeThumbnails(bytes);
+    held -= 1;
+  };
+  await Promise.all(Array.from({ length: 30 }, keep));
+  expect(most).toBeLessThanOrEqual(2 * Math.max(2, availableParallelism()));
+});
+
 function solid(background: string): Sharp {
   return sharp({ create: { width: 30, height: 30, channels: 3, background } });
 }

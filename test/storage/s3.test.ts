@@ -36,6 +36,39 @@ if (real) {
   });
 }
 
+// The double cannot tell a wrong signature.
+describe.if(real !== null)("URLs that a real server signs for", () => {
+  const storage = real ? createS3Storage(real) : null;
+  afterAll(() => storage?.delete("signed.bin"));
+  const png = { "content-type": "image/png" };
+
+  test("an upload of just the type and length that were signed, for a while", async () => {
+    const options = { ttlSeconds: 60, contentType: "image/png", size: 5 };
+    const url = (await storage?.signedUpload("signed.bin", options)) ?? "";
+    const put = async (target: string, body: Uint8Array, headers: Record<string, string>) =>
+      (await fetch(target, { method: "PUT", body: new Uint8Array(body), headers })).status;
+    expect(await put(url, hello, { "content-type": "text/html" })).toBe(403);
+    expect(await put(url, new TextEncoder().encode("hello, and more"), png)).toBe(403);
+    expect(await put(url.replace("signed.bin", "other.bin"), hello, png)).toBe(403);
+    const late = (await storage?.signedUpload("signed.bin", { ...options, ttlSeconds: 1 })) ?? "";
+    await Bun.sleep(2_100);
+    expect(await put(late, hello, png)).toBe(403);
+    expect(await put(url, hello, png)).toBe(200);
+  });
+
+  test("a download under its name and type, for a while", async () => {
+    const sign = (ttlSeconds: number) =>
+      storage?.signedUrl("signed.bin", { ttlSeconds, contentType: "image/webp", fileName: "貓.webp" });
+    const late = (await sign(1)) ?? "";
+    await Bun.sleep(2_100);
+    expect((await fetch(late)).status).toBe(403);
+    const answer = await fetch((await sign(60)) ?? "");
+    expect(await answer.text()).toBe("hello");
+    expect(answer.headers.get("content-type")).toBe("image/webp");
+    expect(answer.headers.get("content-disposition")).toContain("filename*=UTF-8''%E8%B2%93.webp");
+  });
+});
+
 testContract("s3", async () => {
   const fake = startFakeS3();
   const temporaryDirectory = await freshDirectory();
