@@ -169,6 +169,13 @@ async function retry({ sql }: Context, rows: Row[]): Promise<Set<number | string
   const found = new Set(outputs.map((row) => row.id));
   const lost = ids.find((id) => !found.has(id));
   if (lost) throw new Problem("task-not-retryable", { detail: `What task ${lost} makes is gone` });
+  // Their deletion may have been ordered when the tasks ended: it waits now, and then finds them in use again.
+  await sql`
+    select from files
+    where key = any (array(select unnest(input_keys) from tasks where id = any (${ids}::int[])))
+    order by key
+    for key share
+  `;
   const kept = await sql<{ id: number }[]>`
     select id from tasks
     where id = any (${ids}::int[])

@@ -10,6 +10,13 @@ const { sql, storage } = app;
 const owner = await app.signUp();
 const objects = (key: string) => Promise.all([key, `${key}.512.webp`, `${key}.256.webp`].map((k) => storage.get(k)));
 
+/** Until somebody waits for a row of somebody else's. */
+const untilLocked = () =>
+  eventually(
+    () => sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+    (rows) => rows.length > 0,
+  );
+
 test("a file that somebody is just taking up is not deleted", async () => {
   const { key } = await app.upload(owner.token);
   let deletion: Promise<unknown> | undefined;
@@ -17,13 +24,30 @@ test("a file that somebody is just taking up is not deleted", async () => {
     await tx`select from files where key = ${key} for key share`; // as every check of a reference does
     await tx`insert into datasets (name, images, user_id) values ('d', array[file_path(${key})], ${owner.id})`;
     deletion = deleteUnused(sql, storage, [key]);
-    const waiting = () =>
-      sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`;
-    await eventually(waiting, (rows) => rows.length > 0);
+    await untilLocked();
   });
   await deletion;
   expect(await sql`select from files where key = ${key}`).toHaveLength(1);
   expect(await objects(key)).not.toContain(null);
+});
+
+test("a task that is tried again does not count on an input that is just being deleted", async () => {
+  const { key } = await app.upload(owner.token);
+  const image = await app.make("images", owner.token, { prompt: "a lake" });
+  await sql`
+    update tasks
+    set status = 'error', error = '{}', finished_at = now(), waiting_at = now(), input_keys = array[${key}]
+    where id = ${image.task_id}
+  `;
+  let retried: ReturnType<typeof app.call> | undefined;
+  await sql.begin(async (tx) => {
+    await tx`select from files where key = ${key} for update`; // as a deletion begins
+    const body = { status: "waiting" };
+    retried = app.call("PATCH", `/api/tasks/${image.task_id}`, { token: owner.token, body });
+    await Promise.race([retried, untilLocked()]);
+    await tx`delete from files where key = ${key}`;
+  });
+  expect((await retried)?.body.status).toBe("initial"); // to be prepared anew
 });
 
 test("what nothing uses goes with its thumbnails; what is used stays", async () => {
