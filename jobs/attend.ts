@@ -4,9 +4,11 @@
  */
 import { dispatch, type Leased } from "../src/pool/dispatch.ts";
 import { findLease, heldBy, release, takeOver } from "../src/pool/lease.ts";
-import { LeaseLost } from "../src/pool/outcome.ts";
+import { fenced, finish, LeaseLost } from "../src/pool/outcome.ts";
 import type { JobDeps } from "./handler.ts";
 import { attempt } from "./run-task.ts";
+
+const maxBreaks = 5;
 
 export interface Attendant {
   /** Looks for work soon; calls close together are one. */
@@ -26,10 +28,19 @@ export interface AttendOptions {
 export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: AttendOptions): Attendant {
   const { sql, log, workerId } = deps;
   const running = new Map<number, { epoch: number; abort: AbortController; ended: Promise<void> }>();
+  const timers = new Set<ReturnType<typeof setTimeout>>();
   let strays = new Map<number, number>();
   let isLooking = false;
   let isWoken = false;
   let isStopped = false;
+
+  const wakeLater = (afterMs: number): void => {
+    const timer = setTimeout(() => {
+      timers.delete(timer);
+      wake();
+    }, afterMs);
+    timers.add(timer);
+  };
 
   const run = (leased: Leased): void => {
     // Its lease came back to this worker while the old run has not let go yet: `compare` gives it up.
@@ -38,7 +49,8 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
     const work = async (): Promise<void> => {
       try {
         const lease = await findLease(sql, workerId, leased);
-        if (lease) await attempt(deps, lease, abort.signal);
+        const retryMs = lease && (await attempt(deps, lease, abort.signal));
+        if (retryMs !== null) wakeLater(retryMs);
       } catch (error) {
         log.error({ taskId: leased.taskId, err: error }, "a run broke off");
       } finally {
@@ -76,22 +88,38 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
     })();
   };
 
+  /** A run that breaks off again and again for errors of our own must not go round for ever. */
+  const giveUp = async (leased: Leased): Promise<void> => {
+    const lease = await findLease(sql, workerId, leased);
+    if (lease && lease.breaks >= maxBreaks) {
+      const error = { class: "internal", detail: "The task failed for a fault of this service" };
+      await fenced(sql, lease, (tx) => finish(tx, lease, { status: "error", error }));
+    } else {
+      await release(sql, workerId, leased);
+    }
+  };
+
   return {
     wake,
     async compare() {
       const held = await heldBy(sql, workerId);
       for (const [taskId, { epoch, abort }] of running) {
-        if (held.get(taskId) !== epoch) abort.abort(new LeaseLost());
+        const lease = held.get(taskId);
+        if (lease?.epoch !== epoch) abort.abort(new LeaseLost());
+        else if (lease.overdue) abort.abort(lease.overdue);
       }
       // Looked at twice: a lease is in the database a moment before its run is here.
-      const idle = new Map([...held].filter(([taskId, epoch]) => running.get(taskId)?.epoch !== epoch));
+      const idle = new Map(
+        [...held].flatMap(([taskId, { epoch }]) => (running.get(taskId)?.epoch === epoch ? [] : [[taskId, epoch]])),
+      );
       for (const [taskId, epoch] of idle) {
-        if (strays.get(taskId) === epoch) await release(sql, workerId, { taskId, epoch });
+        if (strays.get(taskId) === epoch) await giveUp({ taskId, epoch });
       }
       strays = idle;
     },
     async stop() {
       isStopped = true;
+      for (const timer of timers) clearTimeout(timer);
       for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
       await Promise.all([...running.values()].map(({ ended }) => ended));
     },

@@ -81,7 +81,7 @@ export async function startWorker(
       await sweepLeases(sql);
       await unlockJobs(sql);
     }
-    await sql`select charge_running()`;
+    await sql`select charge_running(), expire_tasks()`;
     // What lists are kept fast by: see sql/0013_lists.sql to 0015_search.sql.
     await sql`select fold_counts(), fold_uses()`;
     await sql.begin((tx) => foldWaiting(tx as unknown as Sql));

@@ -19,7 +19,7 @@ import {
   trainingJob,
 } from "../src/pool/inputs.ts";
 import type { Lease } from "../src/pool/lease.ts";
-import { fenced, finish, isWorthRetrying, LeaseLost, type Pace } from "../src/pool/outcome.ts";
+import { fenced, finish, innocentClasses, judge, LeaseLost, type Pace } from "../src/pool/outcome.ts";
 import { createPace } from "../src/pool/pace.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
@@ -36,6 +36,7 @@ import { createReporter } from "./report-progress.ts";
 
 const maxModelBytes = 8_000_000_000;
 const maxPictureBytes = 50_000_000;
+const cancelTimeoutMs = 10_000;
 /** The cover's share of a training's progress bar. */
 const coverShare = 0.05;
 
@@ -52,10 +53,12 @@ interface Attempt {
 }
 
 /**
- * Runs a leased task to its end. @param signal aborts it with LeaseLost when the lease is gone, and when the worker stops:
- * then nothing more is written, and the run on the engine goes on
+ * Runs a leased task to its end.
+ * @param signal its reason is LeaseLost when the lease is gone, an EngineError when the attempt's time is over, else the
+ *   worker stops: then nothing more is written, and the run on the engine goes on
+ * @returns milliseconds after which the task may be tried again; null when it has ended, or is another's
  */
-export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<void> {
+export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<number | null> {
   const { sql, log } = deps;
   const [task] = await sql<TaskRow[]>`
     select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts
@@ -63,47 +66,87 @@ export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal):
     where id = ${lease.taskId}
   `;
   const server = await findServer(sql, lease.serverId);
-  if (!task || !server) return;
+  if (!task || !server) return null;
   const pace = createPace();
+  const driver = server.engine ? driverOf(server.engine) : null;
+  const target = toTarget(server, deps.secrets);
   try {
-    const driver = server.engine ? driverOf(server.engine) : null;
     if (!driver) throw new EngineError("wrong-engine", "The server's engine is not known");
-    const target = toTarget(server, deps.secrets);
     const model = await findModel(sql, task.model_id);
     const run = { deps, lease, task, server, driver, target, signal, model, pace };
     if (task.type === "train") await train(run);
     else await infer(run);
-  } catch (error) {
-    if (error instanceof LeaseLost || signal.aborted) return;
-    if (!(error instanceof EngineError)) throw error; // a bug or the database: the lease goes to another
+    return null;
+  } catch (thrown) {
+    // Whatever an aborted call throws, the reason is what counts.
+    const error = signal.aborted ? signal.reason : thrown;
+    if (error instanceof LeaseLost) {
+      if (driver) await endOrphan(deps, lease, driver, target);
+      return null;
+    }
+    if (!(error instanceof EngineError)) {
+      if (signal.aborted) return null;
+      throw error; // a bug or the database: the lease goes to another
+    }
     log.warn({ taskId: task.id, serverId: server.id, err: error }, "attempt failed");
-    await fail(deps, lease, task, error, pace.measured());
+    return fail(deps, lease, error, pace.measured()).catch(ignoreLostLease);
   }
 }
 
-async function fail(
-  { sql }: JobDeps,
-  lease: Lease,
-  task: TaskRow,
-  error: EngineError,
-  pace: Pace | null,
-): Promise<void> {
-  const isRetried = isWorthRetrying(error, task.attempts);
-  if (["unreachable", "unauthorized", "untrusted"].includes(error.errorClass)) {
-    await setAside(sql, lease.serverId, error.message);
-  }
-  await fenced(sql, lease, async (tx) => {
-    // What stalls may still go on there: the slot is not free before it has ended.
-    if (error.errorClass === "stalled") {
+/**
+ * A cancel may have reached the engine before the run was submitted there. Unless another worker has the run by now,
+ * nobody else would end it.
+ */
+async function endOrphan({ sql, log }: JobDeps, lease: Lease, driver: Driver, target: EngineTarget): Promise<void> {
+  if (!lease.handle) return;
+  const { run } = lease.handle;
+  const [held] =
+    await sql`select from leases where handle->'run'->>'runId' = ${run.runId} and task_id = ${lease.taskId}`;
+  if (held) return;
+  await driver.cancel(target, run, AbortSignal.timeout(cancelTimeoutMs)).catch((error) => {
+    log.warn({ taskId: lease.taskId, err: error }, "a canceled run could not be ended");
+  });
+}
+
+async function fail({ sql }: JobDeps, lease: Lease, error: EngineError, pace: Pace | null): Promise<number | null> {
+  return fenced(sql, lease, async (tx) => {
+    const [row] = await tx<{ tries: number; failures: number }[]>`
+      select t.tries, (
+        select count(*)::int from attempts a
+        where a.task_id = t.id
+          and a.number > t.attempts - t.tries
+          and a.error_class <> all (${innocentClasses}::text[])
+      ) as failures
+      from tasks t
+      where t.id = ${lease.taskId}
+    `;
+    const verdict = judge(error, row ?? { tries: 1, failures: 0 });
+    // What stalls or takes too long may still go on there.
+    if (lease.handle && ["stalled", "deadline"].includes(error.errorClass)) {
       await addJob(tx, "cancel-run", { server_id: lease.serverId, handle: lease.handle });
     }
     const told = { class: error.errorClass, detail: error.message };
-    await finish(tx, lease, { status: isRetried ? "waiting" : "error", error: told }, pace);
-  }).catch(ignoreLostLease);
+    const { isRetried, delaySeconds } = verdict;
+    const avoid = verdict.isServerAvoided ? lease.serverId : null;
+    await finish(
+      tx,
+      lease,
+      isRetried ? { status: "waiting", error: told, delaySeconds, avoid } : { status: "error", error: told },
+      pace,
+    );
+    // After the slot is free, which shows the server as ready.
+    if (verdict.isServerAway) {
+      await setAside(tx, lease.serverId, error.message);
+    } else if (verdict.isServerBlamed) {
+      await tx`select blame_server(${lease.serverId}, ${error.message})`;
+    }
+    return isRetried ? delaySeconds * 1000 : null;
+  });
 }
 
-function ignoreLostLease(error: unknown): void {
+function ignoreLostLease(error: unknown): null {
   if (!(error instanceof LeaseLost)) throw error;
+  return null;
 }
 
 async function train(run: Attempt): Promise<void> {

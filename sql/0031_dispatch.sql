@@ -111,6 +111,9 @@ begin
     and a.ended_at is null;
   update queues set served_at = now() where need_id = held.need_id and user_id = held.user_id;
   perform charge(held.user_id, n.type, used - held.charged) from needs n where n.id = held.need_id;
+  if ended = 'success' then
+    update servers set run_failures = 0 where id = held.server_id and run_failures > 0;
+  end if;
   perform pg_notify('pool', '');
   return held;
 end $$;
@@ -199,7 +202,7 @@ end $$;
 -- comes before any newer one, so nothing starves; a single kind of task that its owner's other work would hold back for
 -- hours comes in by itself. Among a user's own tasks: the lowest rank.
 --
--- A task goes to a server that holds its model's file. Where all that hold it are busy it waits for them, but no longer
+-- A task goes to a server that holds its model's file, or what a training has saved so far. Where all that hold it are busy it waits for them, but no longer
 -- than `patience`; then any server will do, which gets the file first.
 --
 -- Rounds exclude each other. Rows are locked in the order server, task (skipping what others hold), queue, share.
@@ -230,6 +233,9 @@ declare
   picked_servers int[] := '{}';
   claimed int[];
 begin
+  if exists (select from tasks t where t.status = 'waiting' and t.not_before <= now()) then
+    perform end_back_offs();
+  end if;
   if capacity <= 0 or not exists (select from shares s where s.waiting > 0) then
     return;
   end if;
@@ -344,12 +350,16 @@ begin
         left join running r on r.user_id = f.user_id
         left join models m on m.id = f.model_id
         left join lateral (
+          -- Servers that hold the model's file, or the states that a training has saved so far.
           select array_agg(p.server_id order by p.used_at desc) as holders
-          from placements p
+          from (
+            select h.server_id, h.used_at from placements h where of_type = 'infer' and h.hash = m.hash
+            union all
+            select u.server_id, now() from training_runs u where of_type = 'train' and u.task_id = f.id
+          ) p
           join servers s on s.id = p.server_id
           join fits j on j.profile_id = s.profile_id and j.need_id = f.need_id
-          where p.hash = m.hash
-            and s.status in ('idle', 'ready', 'working')
+          where s.status in ('idle', 'ready', 'working')
             and s.id <> all (f.avoid)
         ) h on true
         order by f.turn, f.cost, f.rank, f.id
@@ -422,7 +432,7 @@ begin
   ), started as (
     update tasks t
     set status = 'running', stage = 'loading', progress = 0, server_id = c.server_id,
-      attempts = t.attempts + 1, lease_epoch = t.lease_epoch + 1, started_at = now()
+      attempts = t.attempts + 1, tries = t.tries + 1, lease_epoch = t.lease_epoch + 1, started_at = now()
     from chosen c
     where t.id = c.task_id
     returning t.id, t.lease_epoch, t.server_id, t.user_id, t.need_id, t.model_id, t.attempts, c.waiting_at, c.seconds

@@ -164,6 +164,7 @@ export const errorClasses = [
   "engine-failed", // it broke in the middle
   "engine-lost", // it restarted and forgot the run
   "stalled", // it answers, but does not advance
+  "deadline", // the task's own time is over: none of the engine's doing
 ] as const;
 export type ErrorClass = (typeof errorClasses)[number];
 
@@ -179,7 +180,7 @@ export class EngineError extends Error {
     options?: { cause?: unknown },
   ) {
     super(message, options);
-    this.isRetryable = errorClass !== "bad-input";
+    this.isRetryable = errorClass !== "bad-input" && errorClass !== "deadline";
   }
 }
 

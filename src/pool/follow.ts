@@ -9,12 +9,9 @@ import {
   type EngineTarget,
   type Phase,
 } from "../drivers/driver.ts";
-import { type Lease, storeHandle } from "./lease.ts";
+import { advance, type Lease, type Stage, storeHandle } from "./lease.ts";
 import { LeaseLost } from "./outcome.ts";
 import { findTrainingRun, keepTrainingRun } from "./training-run.ts";
-
-/** Without progress for so long, the run counts as stalled. Loading a large model from a slow disk takes minutes. */
-const stallMs: Record<Phase, number> = { loading: 15 * 60_000, steps: 5 * 60_000, saving: 5 * 60_000 };
 
 export interface Progress {
   phase: Phase;
@@ -48,71 +45,61 @@ export interface Run {
  */
 export async function follow(run: Run): Promise<Artifact[]> {
   const { sql, driver, target, lease, part, job, signal } = run;
-  const stall = new AbortController();
-  const watched = AbortSignal.any([signal, stall.signal]);
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let phase: Phase = "loading";
-  let silentMs = 0;
-  const expect = () => {
-    clearTimeout(timer);
-    const limitMs = Math.max(stallMs[phase], silentMs);
-    const minutes = Math.round(limitMs / 60_000);
-    timer = setTimeout(() => {
-      stall.abort(new EngineError("stalled", `The engine made no progress for ${minutes} minutes`));
-    }, limitMs);
-  };
-  expect();
-  try {
-    let handle = lease.handle?.part === part ? lease.handle.run : null;
-    if (!handle) {
-      const isTraining = job.kind === "train";
-      const previous = isTraining ? await findTrainingRun(sql, lease) : null;
-      handle = driver.prepare(randomUUID(), job, previous ?? undefined);
-      lease.handle = { part, run: handle };
-      if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
-      if (isTraining) await keepTrainingRun(sql, lease, handle);
-      await driver.start(target, handle, job, watched);
-    }
-    const artifacts: Artifact[] = [];
-    for await (const event of driver.watch(target, handle, watched)) {
-      switch (event.type) {
-        case "progress":
-          phase = event.phase;
-          expect();
-          await run.onProgress({
-            phase: event.phase,
-            fraction: event.total > 0 ? event.step / event.total : 0,
-            step: event.step,
-            loss: event.loss,
-          });
-          break;
-        case "preview":
-          run.onPreview(event.bytes);
-          break;
-        case "started":
-          expect();
-          break;
-        case "silent":
-          silentMs = event.forMs;
-          expect();
-          break;
-        case "artifact":
-          if (event.artifact.role === "sample") run.onSample?.(event.artifact);
-          else artifacts.push(event.artifact);
-          break;
-        case "finished":
-          return artifacts;
-        case "failed":
-          throw event.error;
-        case "lost":
-          throw new EngineError("engine-lost", "The engine restarted and forgot the run");
-        case "canceled":
-          // Ours cancels through the task, whose lease is gone by now; else somebody did it on the engine.
-          throw new EngineError("engine-failed", "The run was canceled on the engine");
-      }
-    }
-    throw new EngineError("engine-failed", "The engine's events ended without an outcome");
-  } finally {
-    clearTimeout(timer);
+  let handle = lease.handle?.part === part ? lease.handle.run : null;
+  if (!handle) {
+    const isTraining = job.kind === "train";
+    const previous = isTraining ? await findTrainingRun(sql, lease) : null;
+    handle = driver.prepare(randomUUID(), job, previous ?? undefined);
+    lease.handle = { part, run: handle };
+    if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
+    if (isTraining) await keepTrainingRun(sql, lease, handle);
+    await driver.start(target, handle, job, signal);
   }
+  const artifacts: Artifact[] = [];
+  let stage: Stage = "loading";
+  let silentMs = 0;
+  let position = -1;
+  for await (const event of driver.watch(target, handle, signal)) {
+    switch (event.type) {
+      case "progress":
+        stage = event.phase;
+        await advance(sql, lease, stage, silentMs);
+        await run.onProgress({
+          phase: event.phase,
+          fraction: event.total > 0 ? event.step / event.total : 0,
+          step: event.step,
+          loss: event.loss,
+        });
+        break;
+      case "preview":
+        run.onPreview(event.bytes);
+        break;
+      case "queued":
+        // A place further on is progress; standing still behind the runs of others is borne for a while.
+        if (event.position !== position) await advance(sql, lease, "queued", silentMs);
+        position = event.position;
+        break;
+      case "started":
+        await advance(sql, lease, stage, silentMs);
+        break;
+      case "silent":
+        silentMs = event.forMs;
+        await advance(sql, lease, stage, silentMs);
+        break;
+      case "artifact":
+        if (event.artifact.role === "sample") run.onSample?.(event.artifact);
+        else artifacts.push(event.artifact);
+        break;
+      case "finished":
+        return artifacts;
+      case "failed":
+        throw event.error;
+      case "lost":
+        throw new EngineError("engine-lost", "The engine restarted and forgot the run");
+      case "canceled":
+        // Ours cancels through the task, whose lease is gone by now; else somebody did it on the engine.
+        throw new EngineError("engine-failed", "The run was canceled on the engine");
+    }
+  }
+  throw new EngineError("engine-failed", "The engine's events ended without an outcome");
 }

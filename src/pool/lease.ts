@@ -3,10 +3,12 @@
  * clock. Every hand-over raises the task's epoch, and what carries an older epoch changes nothing.
  */
 import type { Sql } from "../db/client.ts";
-import type { EngineHandle } from "../drivers/driver.ts";
+import { EngineError, type EngineHandle, type Phase } from "../drivers/driver.ts";
 import type { Leased } from "./dispatch.ts";
 
 const workerTtl = "10 seconds";
+/** Stall limits are minutes long: moving them this often is often enough. */
+const advanceMs = 5_000;
 
 export interface WorkerRow {
   id: string;
@@ -24,7 +26,13 @@ export interface WorkerRow {
 export async function beat(sql: Sql, worker: WorkerRow): Promise<boolean> {
   const [row] = await sql<{ lived: boolean }[]>`
     with before as (
-      select expires_at > now() as lived from workers where id = ${worker.id}
+      select expires_at > now() as lived, now() - (expires_at - ${workerTtl}::interval) as unwatched
+      from workers
+      where id = ${worker.id}
+    ), excused as (
+      update leases l set stall_at = l.stall_at + b.unwatched
+      from before b
+      where l.worker_id = ${worker.id} and not b.lived
     ), written as (
       insert into workers (id, host, concurrency, locked_by, expires_at)
       values (
@@ -50,7 +58,13 @@ export interface Lease {
   epoch: number;
   /** The run that an earlier holder left on the engine, and what it belongs to. */
   handle: StoredHandle | null;
+  /** How often a worker gave it up for an error of its own. */
+  breaks: number;
+  /** When `advance` last wrote, by this process's own clock. */
+  advanced?: { key: string; at: number };
 }
+
+export type Stage = Phase | "queued";
 
 /** `part` tells which run of the task it is: `train`, `cover` or `image <id>`. */
 export interface StoredHandle {
@@ -82,8 +96,8 @@ export async function takeOver(sql: Sql, workerId: string, capacity: number): Pr
 
 /** The lease as its holder begins to work; null when it is somebody else's by now, or the task is over. */
 export async function findLease(sql: Sql, workerId: string, { taskId, epoch }: Leased): Promise<Lease | null> {
-  const [row] = await sql<{ server_id: number; handle: StoredHandle | null }[]>`
-    select l.server_id, l.handle
+  const [row] = await sql<{ server_id: number; handle: StoredHandle | null; breaks: number }[]>`
+    select l.server_id, l.handle, l.breaks
     from leases l
     join tasks t on t.id = l.task_id
     where l.task_id = ${taskId}
@@ -91,7 +105,7 @@ export async function findLease(sql: Sql, workerId: string, { taskId, epoch }: L
       and t.lease_epoch = ${epoch}
       and t.status = 'running'
   `;
-  return row ? { taskId, epoch, serverId: row.server_id, handle: row.handle } : null;
+  return row ? { taskId, epoch, serverId: row.server_id, handle: row.handle, breaks: row.breaks } : null;
 }
 
 /** Keeps the handle of a run before it is submitted. False when the lease is lost: then nothing may be submitted. */
@@ -107,12 +121,49 @@ export async function storeHandle(sql: Sql, lease: Lease, handle: StoredHandle):
   return stored.count > 0;
 }
 
-/** The tasks that a worker holds, with their epochs; what it runs beside these, it has lost. */
-export async function heldBy(sql: Sql, workerId: string): Promise<Map<number, number>> {
-  const rows = await sql<{ id: number; lease_epoch: number }[]>`
-    select t.id, t.lease_epoch from leases l join tasks t on t.id = l.task_id where l.worker_id = ${workerId}
+/** A task that a worker holds. */
+export interface Held {
+  epoch: number;
+  /** Why it must not go on, by the database's clock; null while it may. */
+  overdue: EngineError | null;
+}
+
+/** The tasks that a worker holds; what it runs beside these, it has lost. */
+export async function heldBy(sql: Sql, workerId: string): Promise<Map<number, Held>> {
+  const rows = await sql<{ id: number; lease_epoch: number; is_stalled: boolean; is_late: boolean; minutes: number }[]>`
+    select t.id, t.lease_epoch, l.stall_at <= now() as is_stalled,
+      ceil(extract(epoch from l.patience) / 60)::int as minutes,
+      coalesce(t.started_at + make_interval(secs => t.max_seconds) <= now(), false) as is_late
+    from leases l
+    join tasks t on t.id = l.task_id
+    where l.worker_id = ${workerId}
   `;
-  return new Map(rows.map((row) => [row.id, row.lease_epoch]));
+  const judge = (row: (typeof rows)[number]): EngineError | null => {
+    if (row.is_late) return new EngineError("deadline", "The task took longer than its max_seconds");
+    if (!row.is_stalled) return null;
+    return new EngineError("stalled", `The engine made no progress for ${row.minutes} minutes`);
+  };
+  return new Map(rows.map((row) => [row.id, { epoch: row.lease_epoch, overdue: judge(row) }]));
+}
+
+/**
+ * Moves the stall limit: to be called at progress. It does not write at every call.
+ * @param silentMs for so long the engine may work without a sign of it, whatever the stage allows
+ */
+export async function advance(sql: Sql, lease: Lease, stage: Stage, silentMs: number): Promise<void> {
+  const now = performance.now();
+  const key = `${stage} ${silentMs}`;
+  if (lease.advanced?.key === key && now - lease.advanced.at < advanceMs) return;
+  lease.advanced = { key, at: now };
+  await sql`
+    update leases l
+    set patience = p.patience, stall_at = now() + p.patience
+    from tasks t,
+      (select greatest(stall_limit(${stage}), make_interval(secs => ${silentMs / 1000})) as patience) p
+    where l.task_id = ${lease.taskId}
+      and t.id = l.task_id
+      and t.lease_epoch = ${lease.epoch}
+  `;
 }
 
 /** Gives up one lease for any worker to take over, without touching the run on the engine. */
@@ -128,7 +179,7 @@ export async function release(sql: Sql, workerId: string, { taskId, epoch }: Lea
         and l.worker_id = ${workerId}
       returning t.id
     ), freed as (
-      update leases l set worker_id = null from given where l.task_id = given.id
+      update leases l set worker_id = null, breaks = l.breaks + 1 from given where l.task_id = given.id
     )
     select pg_notify('pool', '') from given
   `;
@@ -141,15 +192,16 @@ export async function release(sql: Sql, workerId: string, { taskId, epoch }: Lea
 export async function sweepLeases(sql: Sql): Promise<void> {
   await sql`
     with lost as (
-      select t.id
+      select t.id, coalesce(now() - (w.expires_at - ${workerTtl}::interval), interval '0') as unwatched
       from leases l
       join tasks t on t.id = l.task_id
+      left join workers w on w.id = l.worker_id
       where l.worker_id is not null
-        and not exists (select from workers w where w.id = l.worker_id and w.expires_at > now())
+        and coalesce(w.expires_at, '-infinity') <= now()
       order by t.id
       for update of t skip locked
     ), freed as (
-      update leases l set worker_id = null from lost where l.task_id = lost.id
+      update leases l set worker_id = null, stall_at = l.stall_at + lost.unwatched from lost where l.task_id = lost.id
     ), fenced as (
       update tasks t set lease_epoch = t.lease_epoch + 1 from lost where t.id = lost.id
     )

@@ -34,13 +34,14 @@ export async function fenced<T>(sql: Sql, lease: Lease, work: (tx: Sql) => Promi
 export type Outcome =
   | { status: "success" }
   | { status: "error"; error: TaskError }
-  /** Back into the queue. */
-  | { status: "waiting"; error: TaskError };
+  /** Back into the queue, at its old place. */
+  | { status: "waiting"; error: TaskError; delaySeconds: number; avoid: number | null };
 
 /** Ends the attempt and frees the slot, in the transaction that writes the outcome. */
 export async function finish(tx: Sql, lease: Lease, outcome: Outcome, pace: Pace | null = null): Promise<void> {
   const isOver = outcome.status !== "waiting";
   const error = outcome.status === "success" ? null : outcome.error;
+  const { delaySeconds, avoid } = outcome.status === "waiting" ? outcome : { delaySeconds: 0, avoid: null };
   await tx`
     select end_attempt(
       ${lease.taskId}, ${isOver ? outcome.status : "retry"}, ${error?.class ?? null},
@@ -54,18 +55,47 @@ export async function finish(tx: Sql, lease: Lease, outcome: Outcome, pace: Pace
       stage = null,
       error = ${isOver && error ? tx.json(error as never) : null},
       finished_at = case when ${isOver} then now() end,
-      waiting_at = case when ${isOver} then waiting_at else now() end
+      not_before = now() + make_interval(secs => nullif(${delaySeconds}::double precision, 0)),
+      avoid = case when ${avoid}::int = any (avoid) or ${avoid}::int is null then avoid else avoid || ${avoid}::int end
     where id = ${lease.taskId}
   `;
 }
 
-/** Attempts at most; an engine that forgets its runs is not the task's fault, so it may happen more often. */
-const maxAttempts = { failed: 3, lost: 10 };
+/** What becomes of a task after an error. */
+export interface Verdict {
+  isRetried: boolean;
+  /** Before the next attempt. */
+  delaySeconds: number;
+  /** Another server may do better. */
+  isServerAvoided: boolean;
+  isServerAway: boolean;
+  /** It speaks of the server, rather than of the task or of us. */
+  isServerBlamed: boolean;
+}
 
-/** Whether the task goes back into the queue after this error. */
-export function isWorthRetrying(error: EngineError, attempts: number): boolean {
-  if (!error.isRetryable) return false;
-  // The server is set aside until it answers, so this cannot spin.
-  if (error.errorClass === "unreachable") return true;
-  return attempts < (error.errorClass === "engine-lost" ? maxAttempts.lost : maxAttempts.failed);
+/** Attempts at most, those included that were not the task's fault. */
+const maxTries = 10;
+/** Attempts at most that failed while the engine was there. */
+const maxFailures = 3;
+
+/** The server is not there for us: it is set aside until it answers a probe. */
+const away: readonly string[] = ["unreachable", "unauthorized", "untrusted"];
+/** Failed attempts that say nothing of the task. */
+export const innocentClasses: readonly string[] = [...away, "engine-lost"];
+
+/**
+ * @param tries attempts since the task was ordered, this one included
+ * @param failures those of them, this one not, that failed while the engine was there
+ */
+export function judge(error: EngineError, { tries, failures }: { tries: number; failures: number }): Verdict {
+  const isOwnFailure = !innocentClasses.includes(error.errorClass);
+  const failed = failures + (isOwnFailure ? 1 : 0);
+  return {
+    isRetried: error.isRetryable && tries < maxTries && failed < maxFailures,
+    // The first restart of an engine is no reason to wait. Two tasks that failed together do not come back together.
+    delaySeconds: error.errorClass === "engine-lost" && tries === 1 ? 0 : 2 ** (tries - 1) * (0.5 + Math.random()),
+    isServerAvoided: isOwnFailure,
+    isServerAway: away.includes(error.errorClass),
+    isServerBlamed: ["out-of-memory", "engine-failed", "stalled"].includes(error.errorClass),
+  };
 }

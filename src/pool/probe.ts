@@ -97,10 +97,12 @@ async function recordAnswer(sql: Sql, server: ServerRow, { report, warning }: An
     update servers
     set engine = ${report.engine}, facts = ${sql.json(facts as never)}, queue = ${sql.json(queue)},
       foreign_runs = ${foreignRuns(sql, server.id, queue, tookMs)},
-      checkpoints = ${sql.json(checkpoints as never)}, error = ${warning}, failures = 0, last_seen_at = now(),
+      checkpoints = ${sql.json(checkpoints as never)}, failures = 0, last_seen_at = now(),
+      error = case when aside_until > now() then error else ${warning} end,
       host_key = coalesce(host_key, ${pinnable(server, hostKey)}),
       status = case
         when status = 'closing' then 'closing'
+        when aside_until > now() then 'error'
         when exists (select from leases where server_id = servers.id) then 'working'
         else ${status}
       end

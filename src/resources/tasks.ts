@@ -142,6 +142,7 @@ async function changeStatus(context: Context, wanted: string, columns: Columns, 
     stage: null,
     not_before: null,
     avoid: sql`'{}'`,
+    tries: 0,
   };
   const waiting = { ...again, status: "waiting", waiting_at: sql`now()` };
   const initial = { ...again, status: "initial" };

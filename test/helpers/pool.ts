@@ -100,7 +100,7 @@ async function addWorker(app: TestApp): Promise<Worker> {
       sql,
       secrets,
       storage,
-      log: log.child({}, { level: "fatal" }),
+      log,
       webhooks: createWebhookGuard(app.config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(app.config),
     },

@@ -90,6 +90,29 @@ test("two workers share eight pictures: each is made once", async () => {
   expect(await painter.history()).toHaveLength(8);
 });
 
+test("what stalls is ended and tried again, what takes longer than it may is ended for good", async () => {
+  const long = { type: "infer", prompt: "a lake", width: 64, height: 64, num_inference_steps: 500 };
+  const [stalling, late] = await Promise.all([
+    pool.make("tasks", owner.token, long),
+    pool.make("tasks", owner.token, { ...long, max_seconds: 1 }),
+  ]);
+  await Promise.all([running(stalling.id), running(late.id)]);
+  const runs = await painter.queue();
+  // What the database's clock would say five minutes later.
+  await pool.sql`update leases set stall_at = now() where task_id = ${stalling.id}`;
+  expect(await pool.finished(late.id)).toMatchObject({ status: "error", error: { class: "deadline" }, attempts: 1 });
+  await eventually(
+    () => pool.sql`select from tasks where id = ${stalling.id} and attempts = 2 and status = 'running'`,
+    (rows) => rows.length > 0,
+  );
+  const [first] =
+    await pool.sql`select outcome, error_class from attempts where task_id = ${stalling.id} and number = 1`;
+  expect(first).toEqual({ outcome: "retry", error_class: "stalled" });
+  await eventually(painter.queue, (queue) => !runs.some((run) => queue.includes(run)));
+  await pool.call("PATCH", `/api/tasks/${stalling.id}`, { token: owner.token, body: { status: "canceled" } });
+  await eventually(painter.queue, (queue) => queue.length === 0);
+});
+
 test("a worker that stops hands its running work over at once", async () => {
   const image = await pool.make("images", owner.token, body);
   await running(image.task_id);
