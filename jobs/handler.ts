@@ -15,6 +15,8 @@ export interface JobDeps {
   remote?: RemoteOptions;
   /** What one user's files may take; 0, or left out, is no limit. */
   userQuotaBytes?: number;
+  /** What our models may take on one server whose files we can remove; left out, there is no limit. */
+  maxPlacedBytes?: number;
   webhooks: Pick<WebhookGuard, "addressesOf">;
   workerId: string;
   /** Aborted when the worker stops: what another can do as well is left to it. */

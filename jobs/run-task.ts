@@ -8,10 +8,10 @@ import { join } from "node:path";
 import { addJob } from "../src/db/queue.ts";
 import { type Artifact, type Driver, EngineError, type EngineTarget } from "../src/drivers/driver.ts";
 import { driverOf } from "../src/drivers/index.ts";
+import { orderCover } from "../src/pool/cover.ts";
 import { follow } from "../src/pool/follow.ts";
 import {
   findModel,
-  type ImageRow,
   inferenceJob,
   type ModelRow,
   pendingImages,
@@ -21,6 +21,7 @@ import {
 import type { Lease } from "../src/pool/lease.ts";
 import { fenced, finish, innocentClasses, judge, LeaseLost, type Pace } from "../src/pool/outcome.ts";
 import { createPace } from "../src/pool/pace.ts";
+import { forgetPlacement, notePlacement } from "../src/pool/placements.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
 import { Problem } from "../src/problems.ts";
@@ -37,8 +38,6 @@ import { createReporter } from "./report-progress.ts";
 const maxModelBytes = 8_000_000_000;
 const maxPictureBytes = 50_000_000;
 const cancelTimeoutMs = 10_000;
-/** The cover's share of a training's progress bar. */
-const coverShare = 0.05;
 
 interface Attempt {
   deps: JobDeps;
@@ -61,7 +60,8 @@ interface Attempt {
 export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<number | null> {
   const { sql, log } = deps;
   const [task] = await sql<TaskRow[]>`
-    select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts
+    select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts,
+      is_cover
     from tasks
     where id = ${lease.taskId}
   `;
@@ -125,6 +125,7 @@ async function fail({ sql }: JobDeps, lease: Lease, error: EngineError, pace: Pa
     if (lease.handle && ["stalled", "deadline"].includes(error.errorClass)) {
       await addJob(tx, "cancel-run", { server_id: lease.serverId, handle: lease.handle });
     }
+    if (error.errorClass === "model-missing") await forgetPlacement(tx, lease.serverId, lease.taskId);
     const told = { class: error.errorClass, detail: error.message };
     const { isRetried, delaySeconds } = verdict;
     const avoid = verdict.isServerAvoided ? lease.serverId : null;
@@ -163,7 +164,7 @@ async function train(run: Attempt): Promise<void> {
     job: await trainingJob(sql, storage, server, model),
     onProgress(progress) {
       run.pace.observe(progress);
-      return report.task(progress, progress.fraction * (1 - coverShare));
+      return report.task(progress, progress.fraction);
     },
     onPreview,
     onSample: samples.take,
@@ -171,16 +172,14 @@ async function train(run: Attempt): Promise<void> {
   const artifact = artifacts.find((found) => found.role === "model");
   if (!artifact) throw new EngineError("engine-failed", "The training ended without a model file");
   const file = await keepModel(run, model, artifact);
-  const trained = { ...model, model_path: file.key };
-  const cover = model.image === null ? await makeCover(run, trained, report) : null;
   await fenced(sql, lease, async (tx) => {
     await tx`
       update models
-      set model_path = ${file.key}, hash = ${file.hash}, server_id = ${server.id},
-        image = coalesce(image, ${cover && `/api/files/${cover}`})
+      set model_path = ${file.key}, hash = ${file.hash}, server_id = ${server.id}
       where id = ${model.id}
     `;
     await tx`update tasks set metrics = ${tx.json(report.losses() as never)} where id = ${task.id}`;
+    await orderCover(tx, model);
     await finish(tx, lease, { status: "success" }, run.pace.measured());
   });
 }
@@ -207,51 +206,6 @@ async function keepModel(run: Attempt, { type }: ModelRow, artifact: Artifact): 
     throw error;
   } finally {
     await rm(path, { force: true });
-  }
-}
-
-/**
- * A picture made with the new model, on the server that has it. A model without a cover is still a model: an engine
- * that fails here only leaves it without one.
- * @returns the key of the stored picture, or null
- */
-async function makeCover(
-  run: Attempt,
-  model: ModelRow,
-  report: ReturnType<typeof createReporter>,
-): Promise<string | null> {
-  const { deps, server, task } = run;
-  const { infer = false, apply = [] } = server.facts.capabilities ?? {};
-  if (!infer || !apply.includes(model.type)) return null;
-  const edge = Math.min(model.train.resolution, 512);
-  const image: ImageRow = {
-    id: 0,
-    prompt: model.trigger_words || model.name,
-    negative_prompt: "",
-    width: edge,
-    height: edge,
-    num_inference_steps: 20,
-    guidance_scale: 7,
-    scheduler: "K_EULER",
-    seed: model.train.seed,
-    from_image: null,
-    strength: null,
-  };
-  try {
-    const artifacts = await follow({
-      ...run,
-      sql: deps.sql,
-      part: "cover",
-      job: await inferenceJob(deps.sql, deps.storage, server, image, task, model),
-      onProgress: (progress) =>
-        report.task({ ...progress, phase: "saving" }, 1 - coverShare + progress.fraction * coverShare),
-      onPreview: createPreviewer(deps, run.lease, null),
-    });
-    return (await keepArtifact(run, artifacts)).key;
-  } catch (error) {
-    if (!(error instanceof EngineError)) throw error;
-    deps.log.warn({ taskId: task.id, err: error }, "no cover could be made");
-    return null;
   }
 }
 
@@ -284,7 +238,13 @@ async function infer(run: Attempt): Promise<void> {
         where id = ${image.id}
         returning id
       `;
+      if (index === 0 && model?.model_path) await notePlacement(tx, server.id, model.model_path);
       if (!kept) await addJob(tx, "delete-files", { keys: [file.key] });
+      else if (task.is_cover) {
+        await tx`
+          update models set image = ${`/api/files/${file.key}`} where id = ${task.model_id} and image is null
+        `;
+      }
       if (index === images.length - 1) await finish(tx, lease, { status: "success" }, run.pace.measured());
     });
   }

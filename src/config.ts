@@ -48,6 +48,7 @@ const environment = z.object({
   ),
   DEMO_ENGINES: z.coerce.number().int().min(0).max(16).default(2),
   WORKER_CONCURRENCY: z.coerce.number().int().min(1).max(1000).default(8),
+  MODEL_CACHE_GB: z.coerce.number().min(0).default(100),
   MAX_RUNNING_PER_USER: z.coerce.number().int().min(1).default(1000),
   MAX_WAITING_PER_USER: z.coerce.number().int().min(1).default(10_000),
   LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"]).default("info"),
@@ -113,6 +114,7 @@ export function readConfig(env: Record<string, string | undefined>) {
     /** Tasks of one user: of one type running at once, and not yet running. */
     maxRunningPerUser: e.MAX_RUNNING_PER_USER,
     maxWaitingPerUser: e.MAX_WAITING_PER_USER,
+    maxPlacedBytes: e.MODEL_CACHE_GB * 1e9,
     logLevel: e.LOG_LEVEL,
   };
 }

@@ -16,6 +16,7 @@ await main(async () => {
       webhooks: createWebhookGuard(config.webhookNetworks),
       temporaryDirectory: temporaryDirectory(config),
       userQuotaBytes: config.userQuotaBytes,
+      maxPlacedBytes: config.maxPlacedBytes,
     },
     { databaseUrl, concurrency: config.workerConcurrency, maxRunning: config.maxRunningPerUser },
   );

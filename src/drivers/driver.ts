@@ -3,6 +3,8 @@
  * events and files out. The docstrings here are the contract that every driver's tests check.
  */
 
+import type { HostFiles } from "./host-files/index.ts";
+
 export const engineNames = ["comfyui", "a1111", "kohya"] as const;
 export type EngineName = (typeof engineNames)[number];
 
@@ -189,6 +191,9 @@ export interface Driver {
 
   /** Its `sharedDir` is a path on its own host, which it reaches by itself; else it is one as host-files/ has it. */
   readonly ownsSharedDir?: boolean;
+
+  /** The models that we put on the engine's host; null without access to it. Absent where a driver puts none there. */
+  hostFiles?(target: EngineTarget): HostFiles | null;
 
   /** @throws EngineError "unreachable", "unauthorized", "untrusted", "wrong-engine". The caller's signal carries the time limit. */
   probe(target: EngineTarget, signal: AbortSignal): Promise<ProbeReport>;

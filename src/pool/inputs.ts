@@ -13,6 +13,7 @@ export interface TaskRow {
   wants_model: boolean;
   base_model: "SD1.5" | "SD2";
   attempts: number;
+  is_cover: boolean;
 }
 
 export interface ModelRow {

@@ -1,9 +1,10 @@
 /** Probing: what each server is, whether it answers, and what it can do. */
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";
-import { type Driver, EngineError, type EngineTarget, type ProbeReport } from "../drivers/driver.ts";
+import { type Driver, EngineError, type EngineTarget, type ErrorClass, type ProbeReport } from "../drivers/driver.ts";
 import { openHostFiles } from "../drivers/host-files/index.ts";
 import { driverOf, drivers } from "../drivers/index.ts";
+import { correctPlacements } from "./placements.ts";
 import { type ServerRow, toTarget } from "./server.ts";
 
 const timeoutMs = 4_000;
@@ -18,16 +19,37 @@ interface Answer {
   warning: string | null;
 }
 
-/** Asks one server and writes what it said. */
-export async function probeServer(sql: Sql, secrets: Secrets, server: ServerRow): Promise<void> {
+/**
+ * Asks one server and writes what it said.
+ * @returns null, or why it did not answer: to be written by `recordFailure`, if it is the server's fault
+ */
+export async function probeServer(sql: Sql, secrets: Secrets, server: ServerRow): Promise<ProbeFailure | null> {
+  const startedAt = performance.now();
+  let answer: Answer;
   try {
-    const startedAt = performance.now();
-    const answer = await ask(server, secrets);
-    await recordAnswer(sql, server, answer, performance.now() - startedAt);
+    answer = await ask(server, secrets);
   } catch (error) {
-    await recordFailure(sql, server, error);
+    const isUnreachable = (error as Error)?.name === "TimeoutError" || isOfClass(error, "unreachable");
+    const hostKey = error instanceof EngineError ? (error.hostKey ?? null) : null;
+    return { server, detail: describe(error), hostKey, isUnreachable, isUntrusted: isOfClass(error, "untrusted") };
   }
+  await recordAnswer(sql, server, answer, performance.now() - startedAt);
+  await correctPlacements(sql, server.id, answer.report.models);
+  return null;
 }
+
+export interface ProbeFailure {
+  server: ServerRow;
+  /** For the admins who read the server's record. */
+  detail: string;
+  /** The SSH host key that was shown all the same. */
+  hostKey: string | null;
+  isUnreachable: boolean;
+  isUntrusted: boolean;
+}
+
+const isOfClass = (error: unknown, errorClass: ErrorClass): boolean =>
+  error instanceof EngineError && error.errorClass === errorClass;
 
 async function ask(server: ServerRow, secrets: Secrets): Promise<Answer> {
   const target = toTarget(server, secrets);
@@ -115,12 +137,11 @@ function pinnable(server: ServerRow, hostKey: string | null): string | null {
   return server.host_key === null ? hostKey : null;
 }
 
-async function recordFailure(sql: Sql, server: ServerRow, error: unknown): Promise<void> {
-  const { errorClass = null, hostKey = null } = error instanceof EngineError ? error : {};
-  const isOut = errorClass === "untrusted" || server.status === "initial" || server.failures + 1 >= failuresUntilError;
+export async function recordFailure(sql: Sql, { server, detail, isUntrusted, hostKey }: ProbeFailure): Promise<void> {
+  const isOut = isUntrusted || server.status === "initial" || server.failures + 1 >= failuresUntilError;
   await sql`
     update servers
-    set failures = failures + 1, error = ${describe(error)}, queue = null,
+    set failures = failures + 1, error = ${detail}, queue = null,
       host_key = coalesce(host_key, ${pinnable(server, hostKey)}),
       status = case when status = 'closing' or not ${isOut} then status else 'error' end
     where id = ${server.id}

@@ -20,12 +20,13 @@ export interface ServerRow {
   checkpoints: Partial<Record<"SD1.5" | "SD2", string>>;
   facts: Partial<ProbeReport>;
   failures: number;
+  last_seen_at: string | null;
 }
 
 export async function findServer(sql: Sql, id: number): Promise<ServerRow | null> {
   const [row] = await sql<ServerRow[]>`
     select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, private_key_sealed, host_key,
-      shared_dir, checkpoints, facts, failures
+      shared_dir, checkpoints, facts, failures, last_seen_at
     from servers
     where id = ${id}
   `;

@@ -6,7 +6,12 @@ import type { Json } from "../helpers/app.ts";
 import { startPool } from "../helpers/pool.ts";
 import { eventually } from "../helpers/socket.ts";
 
-const pool = await startPool({ engines: [{ name: "trainer", type: "train", stepMs: 30 }] });
+const pool = await startPool({
+  engines: [
+    { name: "trainer", type: "train", stepMs: 30 },
+    { name: "painter", type: "infer" },
+  ],
+});
 const trainer = pool.engine("trainer");
 
 /** Small and quick; enough steps to be caught in the middle. */
@@ -58,11 +63,25 @@ test("a model is trained: file, hash, cover, server, and progress to watch on mo
   expect(trained.train).toMatchObject({ resolution: 64, rank: 4, seed: 7 });
   const file = await pool.download(`${pool.config.publicUrl}/api/models/${model.id}/file`, owner.token);
   expect(createHash("sha256").update(file).digest("hex")).toBe(trained.hash);
-  expect(await sharp(await pool.download(trained.image)).metadata()).toMatchObject({ width: 64, height: 64 });
   const task = await pool.get(`tasks/${model.task_id}`, owner.token);
   expect(task).toMatchObject({ type: "train", status: "success", attempts: 1, model_id: model.id, error: null });
   const { report } = await pool.get(`datasets/${dataset.id}`, owner.token);
   expect(report.map((entry: Json) => entry.status)).toEqual(["ok", "ok", "ok"]);
+});
+
+test("a new model gets a cover by a task of its own, behind all others, which is no use of it", async () => {
+  const owner = await pool.signUp();
+  const model = await startTraining(owner.token, { ...quick, name: "Colours" });
+  await pool.finished(model.task_id);
+  const { list } = await pool.get("tasks?type=infer", owner.token);
+  expect(list).toMatchObject([{ name: "Cover of Colours", priority: -10, model_id: model.id }]);
+  expect(await pool.finished(list[0].id)).toMatchObject({ status: "success" });
+  const shown = await pool.get(`models/${model.id}`, owner.token);
+  expect(await sharp(await pool.download(shown.image)).metadata()).toMatchObject({ width: 64, height: 64 });
+  expect(shown.uses).toBe(0);
+  const { serverId } = pool.engine("painter");
+  const placed = await pool.sql`select from placements where server_id = ${serverId} and hash = ${shown.hash}`;
+  expect(placed).toHaveLength(1);
 });
 
 test("a model trained again keeps its old file until the new one is there", async () => {

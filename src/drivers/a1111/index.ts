@@ -32,6 +32,7 @@ export function createA1111Driver(options: A1111Options = {}): Driver {
   });
   return {
     engine: "a1111",
+    hostFiles: (target) => openHostFiles(target, modelFolders),
     probe: (target, signal) => probe(connect(target), signal),
     listModels: (target, signal) => listModels(connect(target).client, signal),
     prepare: prepareHandle,

@@ -25,6 +25,7 @@ export function createComfyuiDriver(options: ComfyuiOptions = {}): Driver {
   const canceled = new Set<string>();
   return {
     engine: "comfyui",
+    hostFiles: (target) => openHostFiles(target),
     probe: (target, signal) => probe(connect(target), openHostFiles(target) !== null, signal),
     listModels: (target, signal) => listModels(connect(target), signal),
     prepare: prepareHandle,
