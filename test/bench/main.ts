@@ -4,6 +4,7 @@ import { freshDatabase } from "../helpers/database.ts";
 
 const benches: Record<string, string[]> = {
   rest: ["throughput", "lists", "memory"],
+  pool: ["pool-rounds", "pool-flow"],
   throughput: ["throughput"],
   lists: ["lists"],
   relay: ["relay", "trouble"],

@@ -7,6 +7,7 @@ import { connect } from "../../src/db/client.ts";
 import { dispatch } from "../../src/pool/dispatch.ts";
 import { freshDatabase } from "../helpers/database.ts";
 import { describeTimes } from "./figures.ts";
+import { insertWaiting } from "./pool-rows.ts";
 
 const servers = Number(process.env.BENCH_SERVERS ?? 1_000);
 const tasks = Number(process.env.BENCH_TASKS ?? 100_000);
@@ -28,36 +29,19 @@ await sql`
       'schedulers', '["DDIM", "K_EULER", "DPMSolverMultistep", "K_EULER_ANCESTRAL", "PNDM", "KLMS"]'::jsonb))
   from generate_series(1, ${servers}::int) n
 `;
-// Row by row the triggers would take a minute; what they would write is written at once instead.
-await sql`alter table tasks disable trigger user`;
-await sql`
-  insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
-  select 'task', case when n % 20 = 0 then 'train' else 'infer' end, 'waiting', (array['SD1.5', 'SD1.5', 'SD2'])[1 + n % 3],
-    jsonb_build_object('width', 512 + 64 * (n % 4), 'height', 512, 'resolution', 512, 'type', 'lora',
-      'scheduler', (array['DDIM', 'K_EULER', 'K_EULER', 'DPMSolverMultistep', 'PNDM', 'KLMS'])[1 + n / 7 % 6]),
-    1 + floor(${users}::int * random() ^ 4)::int, now() - random() * interval '1 hour'
-  from generate_series(1, ${tasks}::int) n
-`;
-await sql`
-  update tasks t
-  set need_id = k.need_id, rank = extract(epoch from t.waiting_at)
-  from (
-    select type, base_model, params, find_need(min(t.*)) as need_id from tasks t group by 1, 2, 3
-  ) k
-  where t.type = k.type and t.base_model = k.base_model and t.params = k.params
-`.catch(async () => {
-  // Composite values have no minimum before PostgreSQL 18.
-  await sql`update tasks t set need_id = find_need(t), rank = extract(epoch from t.waiting_at)`;
-});
-await sql`
-  insert into queues (user_id, need_id, type, waiting, rank, priority, since)
-  select user_id, need_id, type, count(*), min(rank), 0, min(waiting_at) from tasks group by 1, 2, 3
-`;
-await sql`alter table tasks enable trigger user`;
-await sql`
-  insert into shares (user_id, type, waiting, since, gpu_seconds)
-  select user_id, type, count(*), min(waiting_at), 3600 * random() from tasks group by 1, 2
-`;
+await insertWaiting(
+  sql,
+  () => sql`
+    insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
+    select 'task', case when n % 20 = 0 then 'train' else 'infer' end, 'waiting',
+      (array['SD1.5', 'SD1.5', 'SD2'])[1 + n % 3],
+      jsonb_build_object('width', 512 + 64 * (n % 4), 'height', 512, 'resolution', 512, 'type', 'lora',
+        'scheduler', (array['DDIM', 'K_EULER', 'K_EULER', 'DPMSolverMultistep', 'PNDM', 'KLMS'])[1 + n / 7 % 6]),
+      1 + floor(${users}::int * random() ^ 4)::int, now() - random() * interval '1 hour'
+    from generate_series(1, ${tasks}::int) n
+  `,
+);
+await sql`update shares set gpu_seconds = 3600 * random()`;
 await sql`vacuum analyze`;
 
 const counted = await sql`select (select count(*) from needs) as needs, (select count(*) from queues) as queues`;

@@ -1,0 +1,211 @@
+/**
+ * `bun run bench pool`, second part: work through the real API and a real worker, each a process, to engines that need no
+ * time and live in this one. Times are this process's: from sending a POST to an engine's receiving the run, and from
+ * the end of a run on an engine to the next one's coming.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { run } from "graphile-worker";
+import { openSession } from "../../src/auth/session.ts";
+import { connect } from "../../src/db/client.ts";
+import { ComfyuiDouble } from "../helpers/comfyui-double.ts";
+import { freshDatabase } from "../helpers/database.ts";
+import { describeTimes } from "./figures.ts";
+import { insertWaiting } from "./pool-rows.ts";
+
+const posts = Number(process.env.BENCH_POSTS ?? 100);
+const measured = Number(process.env.BENCH_TASKS ?? 300);
+const backlog = Number(process.env.BENCH_BACKLOG ?? 20_000);
+const engineCount = 4;
+const users = 20;
+
+const database = await freshDatabase();
+const directory = mkdtempSync(join(tmpdir(), "atelier-bench-"));
+const sql = connect(database.url, { max: 4, name: "atelier bench" });
+const port = freePort();
+const env = {
+  PATH: process.env.PATH ?? "",
+  DATABASE_URL: database.url,
+  DATA_DIR: directory,
+  SECRET_KEY: "a secret key of thirty-two letters",
+  PORT: String(port),
+  LOG_LEVEL: "error",
+  RATE_LIMIT_WRITES: "0",
+  RATE_LIMIT_READS: "0",
+  WORKER_CONCURRENCY: "32",
+};
+const api = `http://127.0.0.1:${port}/api`;
+const processes = ["start.ts", "worker.ts"].map((file) =>
+  Bun.spawn([process.execPath, resolve(import.meta.dirname, `../../src/${file}`)], {
+    env,
+    stdio: ["ignore", "ignore", "inherit"],
+  }),
+);
+
+await sql`
+  insert into users (name, email, password_hash, admin)
+  select 'user ' || n, 'user' || n || '@example.com', 'x', n = 1 from generate_series(1, ${users}::int) n
+`;
+const { token } = await openSession(sql, { userId: 1, ip: "192.0.2.1", userAgent: "bench" });
+const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+await until(async () => (await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => null))?.ok === true);
+
+/** An engine, when it received each run, and how long it then stood idle before the next one. */
+const engines = await Promise.all(
+  Array.from({ length: engineCount }, async (_, index) => {
+    const double = new ComfyuiDouble();
+    const received = new Map<string, number>();
+    const gaps: number[] = [];
+    let endedAt = 0;
+    double.intercept = async (request, url) => {
+      if (request.method !== "POST" || url.pathname !== "/prompt") return undefined;
+      const now = performance.now();
+      const { prompt } = (await request.clone().json()) as { prompt: unknown };
+      received.set(/"text":"([^"]*)"/.exec(JSON.stringify(prompt))?.[1] ?? "", now);
+      if (endedAt > 0) gaps.push(now - endedAt);
+      double.requests.length = 0;
+      return undefined;
+    };
+    const send = double.send.bind(double);
+    double.send = (name, data, clientId) => {
+      if (name === "execution_success") endedAt = performance.now();
+      send(name, data, clientId);
+    };
+    const { port } = double.target;
+    await post("servers", { name: `engine ${index}`, type: "infer", engine: "comfyui", ip: "127.0.0.1", port });
+    return { double, received, gaps };
+  }),
+);
+await until(async () => {
+  const [row] = await sql`select count(*) from servers where status = 'ready'`;
+  return row?.count === engineCount;
+});
+
+await latency();
+await clear();
+const few = await throughput(100 + measured);
+const gaps = engines.flatMap((engine) => engine.gaps.splice(0));
+process.stdout.write(`idle gap of a slot under backlog: ${describeTimes(gaps)}\n`);
+process.stdout.write(`tasks a second, ${engineCount} slots: ${few.toFixed(0)} with 100 to 400 waiting\n`);
+await clear();
+const many = await throughput(backlog);
+process.stdout.write(`tasks a second: ${many.toFixed(0)} with ${backlog} waiting, ratio ${(many / few).toFixed(2)}\n`);
+for (const child of processes) child.kill("SIGKILL");
+await Promise.all(processes.map((child) => child.exited));
+const bare = await bareQueue();
+process.stdout.write(
+  `bare graphile-worker: ${bare.toFixed(0)} empty jobs a second, ours is ${(few / bare).toFixed(2)} of it\n`,
+);
+await sql.end({ timeout: 1 });
+for (const { double } of engines) await double.stop();
+await database.drop();
+rmSync(directory, { recursive: true, force: true });
+process.exit(0);
+
+/** One POST at a time, with idle servers. */
+async function latency(): Promise<void> {
+  const times: number[] = [];
+  for (let n = 0; n < posts; n += 1) {
+    const prompt = `picture ${n}`;
+    const started = performance.now();
+    await post("images", { prompt, width: 64, height: 64, num_inference_steps: 1 });
+    const received = () => engines.map((engine) => engine.received.get(prompt)).find((at) => at !== undefined);
+    while (received() === undefined) await Bun.sleep(1);
+    times.push((received() as number) - started);
+    await until(async () => {
+      const [row] = await sql`select count(*) from leases`;
+      return row?.count === 0;
+    });
+  }
+  for (const engine of engines) engine.gaps.length = 0;
+  process.stdout.write(`from POST to the engine, idle servers: ${describeTimes(times)}\n`);
+}
+
+/** @returns tasks a second, while so many wait */
+async function throughput(waiting: number): Promise<number> {
+  await sql`update pool set is_paused = true, paused_at = now()`;
+  await insertWaiting(
+    sql,
+    () => sql`
+      insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
+      select 'task', 'infer', 'waiting', 'SD1.5', '{"width": 64, "height": 64, "scheduler": "K_EULER"}',
+        1 + n % ${users}, now() - (${waiting} - n) * interval '1 millisecond'
+      from generate_series(1, ${waiting}::int) n
+    `,
+  );
+  await sql`
+    insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
+      status, user_id, task_id)
+    select 'image', 64, 64, 'x', 1, 7, 'K_EULER', id, 'SD1.5', 'waiting', user_id, id from tasks where status = 'waiting'
+  `;
+  await sql`select fold_counts()`;
+  const [before] = await sql`select coalesce(max(id), 0) as id from attempts`;
+  await sql`update pool set is_paused = false, paused_at = null`;
+  await sql`select pg_notify('pool', '')`;
+  const [from, to] = [measured / 10, measured];
+  await until(async () => {
+    const [row] = await sql`select count(*) from attempts where id > ${before?.id} and outcome is not null`;
+    return Number(row?.count) >= to;
+  });
+  const [row] = await sql`
+    select ${to - from} / extract(epoch from max(ended_at) - min(ended_at)) as rate
+    from (
+      select ended_at from attempts where id > ${before?.id} and outcome = 'success'
+      order by ended_at offset ${from} limit ${to - from}
+    ) a
+  `;
+  return row?.rate;
+}
+
+async function clear(): Promise<void> {
+  await sql`update pool set is_paused = true, paused_at = now()`;
+  await until(async () => {
+    const [row] = await sql`select count(*) from leases`;
+    return row?.count === 0;
+  });
+  await sql`truncate tasks, images cascade`;
+  await sql`update pool set is_paused = false, paused_at = null`;
+}
+
+/** Jobs that do nothing, by the queue alone, with as many at once as there are slots. */
+async function bareQueue(): Promise<number> {
+  const jobs = 1_000;
+  await sql`select graphile_worker.add_job('nothing', '{}') from generate_series(1, ${jobs}::int)`;
+  const done = Promise.withResolvers<void>();
+  let count = 0;
+  const started = performance.now();
+  const runner = await run({
+    connectionString: database.url,
+    concurrency: engineCount,
+    noHandleSignals: true,
+    taskList: {
+      nothing: () => {
+        count += 1;
+        if (count === jobs) done.resolve();
+      },
+    },
+    logger: undefined,
+  });
+  await done.promise;
+  const rate = (jobs * 1000) / (performance.now() - started);
+  await runner.stop();
+  return rate;
+}
+
+async function post(path: string, body: object): Promise<void> {
+  const answer = await fetch(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+  if (answer.status !== 201) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+  await answer.arrayBuffer();
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await Bun.sleep(20);
+}
+
+function freePort(): number {
+  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
+  const { port = 0 } = server;
+  void server.stop(true);
+  return port;
+}
