@@ -5,6 +5,7 @@
 import { dispatch, type Leased } from "../src/pool/dispatch.ts";
 import { findLease, heldBy, release, takeOver } from "../src/pool/lease.ts";
 import { fenced, finish, LeaseLost } from "../src/pool/outcome.ts";
+import { isProblem } from "../src/problems.ts";
 import type { JobDeps } from "./handler.ts";
 import { attempt } from "./run-task.ts";
 
@@ -30,7 +31,7 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
   const running = new Map<number, { epoch: number; abort: AbortController; ended: Promise<void> }>();
   const timers = new Set<ReturnType<typeof setTimeout>>();
   let strays = new Map<number, number>();
-  let isLooking = false;
+  let looking: Promise<void> | null = null;
   let isWoken = false;
   let isStopped = false;
 
@@ -43,8 +44,9 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
   };
 
   const run = (leased: Leased): void => {
-    // Its lease came back to this worker while the old run has not let go yet: `compare` gives it up.
-    if (running.has(leased.taskId)) return;
+    // Its lease came back to this worker while the old run has not let go yet: `compare` gives it up. A worker that
+    // stops hands over what it was just given.
+    if (isStopped || running.has(leased.taskId)) return;
     const abort = new AbortController();
     const work = async (): Promise<void> => {
       try {
@@ -52,7 +54,8 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
         const retryMs = lease && (await attempt(deps, lease, abort.signal));
         if (retryMs !== null) wakeLater(retryMs);
       } catch (error) {
-        log.error({ taskId: leased.taskId, err: error }, "a run broke off");
+        const level = isProblem(error, "database-unavailable") ? "warn" : "error";
+        log[level]({ taskId: leased.taskId, err: error }, "a run broke off");
       } finally {
         const isFull = running.size >= concurrency;
         running.delete(leased.taskId);
@@ -73,9 +76,7 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
 
   const wake = (): void => {
     isWoken = true;
-    if (isLooking) return;
-    isLooking = true;
-    void (async () => {
+    looking ??= (async () => {
       while (isWoken && !isStopped) {
         isWoken = false;
         try {
@@ -84,7 +85,7 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
           log.warn({ err: error }, "no work could be looked for");
         }
       }
-      isLooking = false;
+      looking = null;
     })();
   };
 
@@ -121,6 +122,7 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
       isStopped = true;
       for (const timer of timers) clearTimeout(timer);
       for (const { abort } of running.values()) abort.abort(new Error("the worker stops"));
+      await looking;
       await Promise.all([...running.values()].map(({ ended }) => ended));
     },
   };
