@@ -11,6 +11,7 @@ import { openSession } from "../../src/auth/session.ts";
 import { connect } from "../../src/db/client.ts";
 import { ComfyuiDouble } from "../helpers/comfyui-double.ts";
 import { freshDatabase } from "../helpers/database.ts";
+import { makePicture } from "../helpers/files.ts";
 import { describeTimes } from "./figures.ts";
 import { insertWaiting } from "./pool-rows.ts";
 
@@ -51,6 +52,7 @@ const { token } = await openSession(sql, { userId: 1, ip: "192.0.2.1", userAgent
 const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
 await until(async () => (await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => null))?.ok === true);
 
+const picture = new Uint8Array(await makePicture({ width: 64, height: 64 }));
 /** An engine, when it received each run, and how long it then stood idle before the next one. */
 const engines = await Promise.all(
   Array.from({ length: engineCount }, async (_, index) => {
@@ -59,10 +61,12 @@ const engines = await Promise.all(
     const gaps: number[] = [];
     let endedAt = 0;
     double.intercept = async (request, url) => {
+      if (url.pathname === "/view")
+        return new Response(picture, { headers: { "content-length": String(picture.length) } });
       if (request.method !== "POST" || url.pathname !== "/prompt") return undefined;
       const now = performance.now();
       const { prompt } = (await request.clone().json()) as { prompt: unknown };
-      received.set(/"text":"([^"]*)"/.exec(JSON.stringify(prompt))?.[1] ?? "", now);
+      received.set(/"text":"([^"]+)"/.exec(JSON.stringify(prompt))?.[1] ?? "", now);
       if (endedAt > 0) gaps.push(now - endedAt);
       double.requests.length = 0;
       return undefined;

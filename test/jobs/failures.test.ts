@@ -92,12 +92,11 @@ test("two workers share eight pictures: each is made once", async () => {
 
 test("what stalls is ended and tried again, what takes longer than it may is ended for good", async () => {
   const long = { type: "infer", prompt: "a lake", width: 64, height: 64, num_inference_steps: 500 };
-  const [stalling, late] = await Promise.all([
-    pool.make("tasks", owner.token, long),
-    pool.make("tasks", owner.token, { ...long, max_seconds: 1 }),
-  ]);
-  await Promise.all([running(stalling.id), running(late.id)]);
-  const runs = await painter.queue();
+  const stalling = await pool.make("tasks", owner.token, long);
+  await running(stalling.id);
+  // The engine does one after the other: this one waits there.
+  const late = await pool.make("tasks", owner.token, { ...long, max_seconds: 1 });
+  const runs = await eventually(painter.queue, (queue) => queue.length === 2);
   // What the database's clock would say five minutes later.
   await pool.sql`update leases set stall_at = now() where task_id = ${stalling.id}`;
   expect(await pool.finished(late.id)).toMatchObject({ status: "error", error: { class: "deadline" }, attempts: 1 });
