@@ -10,8 +10,8 @@ const { sql } = app;
 const { server, task, round, clear } = poolRows(sql);
 const owner = await app.signUp();
 /** `round` leases to this one. */
-const w = { id: "w", host: "here", lockedBy: [] };
-const other = { id: "other", host: "there", lockedBy: [] };
+const w = { id: "w", host: "here", lockedBy: [], concurrency: 4 };
+const other = { id: "other", host: "there", lockedBy: [], concurrency: 4 };
 
 let taskId: number;
 let serverId: number;
