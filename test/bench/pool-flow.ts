@@ -44,6 +44,11 @@ const processes = ["start.ts", "worker.ts"].map((file) =>
   }),
 );
 
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
+process.on("exit", () => {
+  for (const child of processes) child.kill("SIGKILL");
+});
+
 await sql`
   insert into users (name, email, password_hash, admin)
   select 'user ' || n, 'user' || n || '@example.com', 'x', n = 1 from generate_series(1, ${users}::int) n
@@ -159,7 +164,7 @@ async function throughput(waiting: number): Promise<number> {
       order by ended_at offset ${from} limit ${to - from}
     ) a
   `;
-  return row?.rate;
+  return Number(row?.rate);
 }
 
 async function clear(): Promise<void> {

@@ -1,56 +1,64 @@
-import { afterEach, beforeEach, expect, jest, test } from "bun:test";
+/** How long a run may go without progress, by what its engine tells: the limits are the database's. */
+import { expect, test } from "bun:test";
 import type { Driver, EngineEvent } from "../../src/drivers/driver.ts";
 import { follow } from "../../src/pool/follow.ts";
+import { beat, findLease, heldBy } from "../../src/pool/lease.ts";
 import { inferenceJob } from "../drivers/jobs.ts";
+import { startApp } from "../helpers/app.ts";
+import { poolRows } from "../helpers/pool-rows.ts";
 
-beforeEach(() => {
-  jest.useFakeTimers();
-});
-afterEach(() => {
-  jest.useRealTimers();
-});
+const { sql, signUp } = await startApp();
+const { server, task, round, clear } = poolRows(sql);
+const owner = await signUp();
+const steps: EngineEvent = { type: "progress", phase: "steps", step: 1, total: 10 };
 
-/** A run that an engine tells `events` of, and then nothing any more. */
-function run(events: EngineEvent[]) {
+/** A run that an engine tells `events` of before it ends. @returns what is said of it so many minutes after the last */
+async function run(events: EngineEvent[]) {
+  await clear();
+  await beat(sql, { id: "w", host: "here", lockedBy: [], concurrency: 4 });
+  await server();
+  const taskId = await task({ user: owner.id });
+  await round();
+  const lease = await findLease(sql, "w", { taskId, epoch: 1 });
   const handle = { engine: "comfyui" as const, runId: crypto.randomUUID() };
-  async function* watch(_target: unknown, _handle: unknown, signal: AbortSignal): AsyncGenerator<EngineEvent> {
+  async function* watch(): AsyncGenerator<EngineEvent> {
     yield* events;
-    await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    yield { type: "finished" };
   }
-  const ended = { is: "running" };
-  follow({
+  await follow({
+    sql,
     driver: { watch } as unknown as Driver,
-    lease: { taskId: 1, serverId: 1, epoch: 1, handle: { part: "train", run: handle } },
+    lease: { ...lease, handle: { part: "train", run: handle } },
     part: "train",
     job: inferenceJob(),
     signal: new AbortController().signal,
     onProgress: async () => {},
-  } as unknown as Parameters<typeof follow>[0]).catch((error) => {
-    ended.is = `${error.errorClass}: ${error.message}`;
-  });
+  } as unknown as Parameters<typeof follow>[0]);
+  let passed = 0;
   return async (minutes: number) => {
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
-    jest.advanceTimersByTime(minutes * 60_000);
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
-    return ended.is;
+    await sql`update leases set stall_at = stall_at - make_interval(mins => ${minutes - passed})`;
+    passed = minutes;
+    const overdue = (await heldBy(sql, "w")).get(taskId)?.overdue;
+    return overdue ? `${overdue.errorClass}: ${overdue.message}` : "running";
   };
 }
 
-const steps: EngineEvent = { type: "progress", phase: "steps", step: 1, total: 10 };
-
-test("a run without progress is given up by the limit of its phase", async () => {
-  const after = run([{ type: "started" }, steps]);
-  expect(await after(4)).toBe("running");
-  expect(await after(1)).toBe("stalled: The engine made no progress for 5 minutes");
-});
-
-test("an engine that is known to work in silence has as long as its driver says, and no longer", async () => {
-  const after = run([{ type: "started" }, { type: "silent", forMs: 60 * 60_000 }, steps]);
-  expect(await after(59)).toBe("running");
-  expect(await after(1)).toBe("stalled: The engine made no progress for 60 minutes");
-});
-
-test("when the silence is over the usual limits hold again", async () => {
-  const after = run([{ type: "silent", forMs: 60 * 60_000 }, steps, { type: "silent", forMs: 0 }]);
-  expect(await after(5)).toBe("stalled: The engine made no progress for 5 minutes");
+test.each<[string, EngineEvent[], number]>([
+  ["has the limit of its phase", [{ type: "started" }, steps], 5],
+  ["that loads has longer", [{ type: "started" }, { ...steps, phase: "loading" }], 15],
+  [
+    "has as long as its driver says where the engine works in silence",
+    [{ type: "silent", forMs: 3_600_000 }, steps],
+    60,
+  ],
+  [
+    "has the usual limit again when the silence is over",
+    [{ type: "silent", forMs: 3_600_000 }, steps, { type: "silent", forMs: 0 }],
+    5,
+  ],
+  ["that waits behind others there is borne for an hour", [{ type: "queued", position: 2 }], 60],
+])("a run %s", async (_name, events, minutes) => {
+  const after = await run(events);
+  expect(await after(minutes - 1)).toBe("running");
+  expect(await after(minutes)).toBe(`stalled: The engine made no progress for ${minutes} minutes`);
 });
