@@ -19,9 +19,10 @@ export interface DenoApi {
 }
 
 export async function startDeno(config: Config, databaseUrl: string, secretKey: string): Promise<DenoApi> {
-  // Without the wrapper around the program: it passes no signal on, and would leave the API running.
-  const [, ...args] = manifest.scripts["start:deno"].split(" ");
-  const child = Bun.spawn([join(import.meta.dirname, "../../node_modules/deno/deno"), ...args], {
+  // Without the shell that starts the program: it passes no signal on, and would leave the API running.
+  const [, ...command] = manifest.scripts["start:deno"].split(" ");
+  const child = Bun.spawn(command, {
+    cwd: join(import.meta.dirname, "../.."),
     env: {
       ...process.env,
       HOST: "127.0.0.1",
