@@ -43,13 +43,25 @@ export interface Plan {
 const isTag = ({ filter }: Condition) => filter.kind === "tag";
 const isSearch = ({ filter }: Condition) => filter.kind === "search";
 
-/** Asks, for a combination with tags, which they are and how rare. */
+/** Asks, for a combination, what its values are and how rare: the planner knows of values, not of look-ups. */
 export async function planList(resource: Resource, query: ListQuery, context: Context): Promise<Plan> {
-  const plan = planOf(resource, query, context);
-  const sets = plan.isAdHoc ? plan.conditions.filter(isTag).flatMap((condition) => condition.sets) : [];
+  const asked = planOf(resource, query, context);
+  if (!asked.isAdHoc) return asked;
+  const conditions = await Promise.all(query.conditions.map((condition) => withoutLookUp(condition, context)));
+  const plan = planOf(resource, { ...query, conditions }, context);
+  const sets = plan.conditions.filter(isTag).flatMap((condition) => condition.sets);
   if (sets.length === 0) return plan;
   const [tags, fewest] = await Promise.all([readTags(resource, sets as string[][], context), countNarrowest(plan)]);
   return { ...plan, tags: tags.map(({ ids }) => ids), isLedByTag: (tags[0]?.rows ?? 0) <= fewest };
+}
+
+/** The references that this viewer may see in place of the look-up whether it may. */
+async function withoutLookUp(condition: Condition, context: Context): Promise<Condition> {
+  const { filter } = condition;
+  if (filter.kind !== "id" || !filter.visible) return condition;
+  const { sql } = context;
+  const seen = await sql<{ id: number }[]>`select id from (${valuesOf(condition, context)}) given (id)`;
+  return { filter: { ...filter, visible: undefined }, sets: [seen.map(({ id }) => id)] };
 }
 
 /** The plan of a query that is no combination. */
