@@ -68,8 +68,12 @@ async function fuzz(token: string | null): Promise<number> {
       ...["run", `${url}/api/openapi.json`, "--url", url, "--checks", "all", "--continue-on-failure"],
       ...["--max-examples", process.env.FUZZ_EXAMPLES || "20", "--suppress-health-check", "all", "--warnings", "off"],
       // Logging out, or a new password, would make a guest of the fuzzer on the way.
-      ...["--exclude-operation-id", "deleteSession", "--exclude-operation-id", "patchSession"],
-      ...(token === null ? [] : ["--header", `Authorization: Bearer ${token}`]),
+      ...(token === null
+        ? []
+        : [
+            ...["--exclude-operation-id", "deleteSession", "--exclude-operation-id", "patchSession"],
+            ...["--header", `Authorization: Bearer ${token}`],
+          ]),
     ],
     { cwd: directory, stdout: "inherit", stderr: "inherit" },
   );
