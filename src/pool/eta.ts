@@ -114,10 +114,8 @@ export function estimateStart(
   const free = serving.reduce((sum, { free }) => sum + free, 0);
   const startBy = (part: keyof Interval, work: number) =>
     flow(
-      [
-        ...Array.from({ length: free }, () => 0),
-        ...busy.map(({ need_id, elapsed }) => Math.max(1, typical(need_id)[part] - elapsed)),
-      ],
+      free,
+      busy.map(({ need_id, elapsed }) => Math.max(1, typical(need_id)[part] - elapsed)),
       work,
     );
   // Many together spread less than each by itself.
@@ -128,16 +126,21 @@ export function estimateStart(
   return { p50, p90: Math.max(p50, startBy("p90", ahead.seconds * wider)) };
 }
 
-/** When a slot is free after so many seconds of work have gone into slots that become free at these times. */
-function flow(freeAt: number[], seconds: number): number {
-  const sorted = freeAt.toSorted((a, b) => a - b);
+/**
+ * When a slot is free after so many seconds of work have gone into `free` slots and those that become free at `later`
+ * times.
+ */
+function flow(free: number, later: number[], seconds: number): number {
+  const sorted = later.toSorted((a, b) => a - b);
+  let slots = free;
+  let level = free > 0 ? seconds / free : Number.POSITIVE_INFINITY;
   let sum = 0;
-  for (const [index, at] of sorted.entries()) {
+  for (const at of sorted) {
+    if (level <= at) return level;
+    slots += 1;
     sum += at;
-    const level = (seconds + sum) / (index + 1);
-    const next = sorted[index + 1];
-    if (next === undefined || level <= next) return level;
+    level = (seconds + sum) / slots;
   }
-  // All are taken by runs that are not ours.
-  return seconds;
+  // With no slot of ours all are taken by runs that are not.
+  return slots > 0 ? level : seconds;
 }
