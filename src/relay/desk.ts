@@ -8,6 +8,7 @@ import type { Context, Resource } from "../rest/define.ts";
 import { readPage } from "../rest/read.ts";
 import { type Role, readConditions, readOwn, readSeen, type Seen } from "../rest/views.ts";
 import type { Follower } from "./follower.ts";
+import { inTime, readingMs } from "./in-time.ts";
 import { ListTopic } from "./list-topic.ts";
 import { ObjectTopic } from "./object-topic.ts";
 
@@ -149,17 +150,27 @@ export class Desk {
     let retryAt = 0;
     try {
       await this.tell(ids);
-      for (const topic of this.lists.values()) {
-        if (topic.isAwaited) await topic.greet((viewer) => this.readPage(topic.query, viewer));
-      }
     } catch (error) {
-      // The database may be away. What was to be told still is, and whatever is told is read then.
-      if (!this.isStopped) this.deps.log.warn({ err: error, name: this.resource.name }, "changes could not be read");
-      retryAt = performance.now() + retryMs;
+      // What was to be told still is, and whatever is told is read then.
+      retryAt = this.failed(error);
       for (const id of ids) this.due.set(id, Math.min(retryAt, this.due.get(id) ?? retryAt));
+    }
+    for (const topic of this.lists.values()) {
+      if (!topic.isAwaited) continue;
+      await topic
+        .greet((viewer) => this.readPage(topic.query, viewer))
+        .catch((error) => {
+          retryAt = this.failed(error);
+        });
     }
     this.isBusy = false;
     this.wakeNext(retryAt);
+  }
+
+  /** The database may be away. @returns when to try again */
+  private failed(error: unknown): number {
+    if (!this.isStopped) this.deps.log.warn({ err: error, name: this.resource.name }, "changes could not be read");
+    return performance.now() + retryMs;
   }
 
   private wakeNext(notBefore: number): void {
@@ -172,8 +183,12 @@ export class Desk {
     if (next < Number.POSITIVE_INFINITY) this.wakeAt(Math.max(next, notBefore));
   }
 
+  private contextFor(viewer: Viewer): Promise<Context> {
+    return inTime(readingMs, this.deps.contextFor(viewer));
+  }
+
   private async readPage(query: URLSearchParams, viewer: Viewer) {
-    return readPage(this.resource, query, await this.deps.contextFor(viewer));
+    return inTime(readingMs, readPage(this.resource, query, await this.contextFor(viewer)));
   }
 
   private async tell(ids: string[]): Promise<void> {
@@ -185,11 +200,11 @@ export class Desk {
       for (const role of topic.roles()) roles.add(role);
     }
     for (const topic of this.lists.values()) for (const role of topic.roles()) roles.add(role);
-    const context = await this.deps.contextFor({ id: null, admin: false, sessionId: null });
+    const context = await this.contextFor({ id: null, admin: false, sessionId: null });
     const keys = this.resource.id === "integer" ? ids.map(Number) : ids;
-    const seen = await readSeen(this.resource, keys, roles, context);
+    const seen = await inTime(readingMs, readSeen(this.resource, keys, roles, context));
     const inName = async (one: Pick<Seen, "id">, viewer: Viewer) =>
-      readOwn(this.resource, one.id, await this.deps.contextFor(viewer));
+      inTime(readingMs, readOwn(this.resource, one.id, await this.contextFor(viewer)));
     for (const topic of topics) {
       await topic.tell(seen.get(String(topic.id)) ?? null, (viewer) => inName(topic, viewer));
       if (topic.isEmpty) this.objects.delete(String(topic.id));
@@ -198,7 +213,12 @@ export class Desk {
     const now = performance.now();
     for (const id of ids) this.toldAt.set(id, now);
     for (const topic of this.lists.values()) {
-      await topic.tell(ids, seen, { contextFor: this.deps.contextFor, readOwn: inName });
+      // One list that cannot be judged keeps nothing from the others: it is read anew.
+      const contextFor = (viewer: Viewer) => this.contextFor(viewer);
+      await topic.tell(ids, seen, { contextFor, readOwn: inName }).catch((error) => {
+        this.failed(error);
+        topic.restartAll();
+      });
     }
   }
 }

@@ -4,12 +4,14 @@
  * of viewer.
  */
 import type { Viewer } from "../auth/viewer.ts";
+import { Problem } from "../problems.ts";
 import type { Context, Resource } from "../rest/define.ts";
 import { isMoving } from "../rest/moving.ts";
 import { printPage, type ReadPage } from "../rest/read.ts";
 import { type Conditions, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
-import type { Follower } from "./follower.ts";
+import { closeCodes, type Follower } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, toMessage } from "./frames.ts";
+import { inTime, readingMs } from "./in-time.ts";
 
 /** So many objects are kept of what a follower was told; beyond, it gets the page again and starts from there. */
 const maxTold = 2_000;
@@ -73,14 +75,25 @@ export class ListTopic {
     return [...this.followers.keys()].flatMap(({ viewer }) => rolesOf(this.resource, viewer));
   }
 
-  /** Gives the page to those who wait for it; it is read once for each session, once for all guests. */
+  /**
+   * Gives the page to those who wait for it; it is read once for each session, once for all guests. Whoever may not ask
+   * for it any more, since a role is gone, is closed.
+   */
   async greet(read: (viewer: Viewer) => Promise<ReadPage>): Promise<void> {
     const pages = new Map<string | null, { page: ReadPage; message: Message }>();
     for (const follower of [...this.joining]) {
       const { viewer } = follower;
       let found = pages.get(viewer.sessionId);
       if (!found) {
-        const page = await read(viewer);
+        const page = await read(viewer).catch((error) => {
+          if (!(error instanceof Problem) || error.status >= 500) throw error;
+          return null;
+        });
+        if (!page) {
+          this.joining.delete(follower);
+          follower.close(closeCodes.gone, "the list is out of sight");
+          continue;
+        }
         const text = `{"type":"snapshot","name":${JSON.stringify(this.resource.name)},"data":${printPage(page)}}`;
         found = { page, message: { type: "snapshot", version: null, text } };
         pages.set(viewer.sessionId, found);
@@ -119,7 +132,7 @@ export class ListTopic {
           if (this.conditions.needsDatabase && !met.has(view)) {
             const inside = await reads.contextFor(viewer);
             const all = plain.map(({ id }) => id);
-            met.set(view, await this.conditions.filter(all, role, inside));
+            met.set(view, await inTime(readingMs, this.conditions.filter(all, role, inside)));
           }
           if (met.get(view)?.has(id) ?? true) {
             const ownKey = `${view} ${id}`;

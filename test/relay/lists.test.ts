@@ -83,6 +83,16 @@ test("each viewer is told of what it may see, as it may see it", async () => {
   await gone;
 });
 
+test("a role that is taken away takes out of the list what it showed", async () => {
+  const demoted = await app.admin("demoted");
+  const { id } = await make(owner.token);
+  const list = await server.watch(`datasets?id=${id}`, { token: demoted.token });
+  expect(list.state.total).toBe(1);
+  await app.call("PATCH", `/api/users/${demoted.id}`, { token: admin.token, body: { admin: false } });
+  await list.until(({ total }) => total === 0);
+  await list.close();
+});
+
 test("a statement that changes hundreds of rows brings the page again", async () => {
   await app.sql`insert into tags (name) select 'tag ' || n from generate_series(1, 250) n`;
   const list = await server.watch("tags?pageSize=2");
