@@ -37,6 +37,7 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
   const { databaseUrl, sql, log, onChanges, onGap, pulseMs = 1_000, patienceMs = 2_000 } = deps;
   let isStopped = false;
   let hasGap = false;
+  /** Whether the line has not been heard to listen yet. */
   let isLineNew = false;
   /** What has been read of. */
   let since = "";
@@ -79,7 +80,8 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
     const { snapshot = since, notes } = found ?? {};
     since = snapshot;
     readAt = now;
-    if (hasGap) {
+    // Once, when the line hears again: what is noted meanwhile is told as ever.
+    if (hasGap && !isLineNew) {
       hasGap = false;
       onGap();
     } else if (notes) {
@@ -135,9 +137,10 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
   async function pulse(): Promise<void> {
     const [heard, seen] = await Promise.allSettled([listen(), readNow()]);
     for (const result of [heard, seen]) if (result.status === "rejected") throw result.reason;
-    // Whoever rang before the line could hear again.
-    if (isLineNew) await readNow();
-    isLineNew = false;
+    if (isLineNew) {
+      isLineNew = false;
+      await readNow(); // for those who rang before it could hear
+    }
     if (!isStopped) await forget();
   }
 
@@ -152,17 +155,21 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
 
   let pulseTimer: ReturnType<typeof setTimeout> | undefined;
   let isPulsing = false;
+  let next = pulseMs;
   function pulseSoon(ms: number): void {
+    if (isPulsing) {
+      next = Math.min(next, ms);
+      return;
+    }
     clearTimeout(pulseTimer);
     if (isStopped) return;
     pulseTimer = setTimeout(async () => {
-      if (isPulsing) return;
       isPulsing = true;
-      let next = pulseMs;
+      next = pulseMs;
       try {
         await pulse();
       } catch (error) {
-        next = 200;
+        next = Math.min(next, 200);
         log.warn({ err: error }, "changes cannot be followed");
       }
       isPulsing = false;
