@@ -21,6 +21,7 @@ import {
 import type { Lease } from "../src/pool/lease.ts";
 import { fenced, finish, innocentClasses, judge, LeaseLost, type Pace } from "../src/pool/outcome.ts";
 import { createPace } from "../src/pool/pace.ts";
+import { persist } from "../src/pool/persist.ts";
 import { forgetPlacement, notePlacement } from "../src/pool/placements.ts";
 import { setAside } from "../src/pool/probe.ts";
 import { findServer, type ServerRow, toTarget } from "../src/pool/server.ts";
@@ -121,8 +122,8 @@ async function fail({ sql }: JobDeps, lease: Lease, error: EngineError, pace: Pa
       where t.id = ${lease.taskId}
     `;
     const verdict = judge(error, row ?? { tries: 1, failures: 0 });
-    // What stalls or takes too long may still go on there.
-    if (lease.handle && ["stalled", "deadline"].includes(error.errorClass)) {
+    // What stalls, takes too long or is out of reach may still go on there.
+    if (lease.handle && ["stalled", "deadline", "unreachable"].includes(error.errorClass)) {
       await addJob(tx, "cancel-run", { server_id: lease.serverId, handle: lease.handle });
     }
     if (error.errorClass === "model-missing") await forgetPlacement(tx, lease.serverId, lease.taskId);
@@ -193,7 +194,10 @@ async function keepModel(run: Attempt, { type }: ModelRow, artifact: Artifact): 
   const path = join(deps.temporaryDirectory, randomUUID());
   await mkdir(deps.temporaryDirectory, { recursive: true });
   try {
-    const file = await spool(await driver.fetch(target, artifact, signal), path, maxModelBytes);
+    // The work is done: it is not thrown away because the engine is away for a while.
+    const file = await persist(signal, null, async () =>
+      spool(await driver.fetch(target, artifact, signal), path, maxModelBytes),
+    );
     if (file.size === 0) throw new EngineError("engine-failed", "The engine's model file is empty");
     if (artifact.extension === "pt" && pickledTypes.includes(type)) {
       return await keepPickle(deps.sql, deps.storage, task.user_id, file);
@@ -258,7 +262,10 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<FileRe
   const { deps, task } = run;
   const artifact = artifacts.find((found) => found.role === "image");
   if (!artifact) throw new EngineError("engine-failed", "The engine finished without a picture");
-  const bytes = await readAtMost(await run.driver.fetch(run.target, artifact, run.signal), maxPictureBytes);
+  const { driver, target, signal } = run;
+  const bytes = await persist(signal, null, async () =>
+    readAtMost(await driver.fetch(target, artifact, signal), maxPictureBytes),
+  );
   const picture = await readPicture(bytes).catch((cause) => {
     throw new EngineError("engine-failed", "The engine's picture cannot be read", { cause });
   });

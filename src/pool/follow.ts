@@ -11,7 +11,11 @@ import {
 } from "../drivers/driver.ts";
 import { advance, type Lease, type Stage, storeHandle } from "./lease.ts";
 import { LeaseLost } from "./outcome.ts";
+import { persist } from "./persist.ts";
 import { findTrainingRun, keepTrainingRun } from "./training-run.ts";
+
+/** An engine that restarts is back by then; longer, and the task is better off on another server. */
+const startPatienceMs = 10_000;
 
 export interface Progress {
   phase: Phase;
@@ -53,7 +57,9 @@ export async function follow(run: Run): Promise<Artifact[]> {
     lease.handle = { part, run: handle };
     if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
     if (isTraining) await keepTrainingRun(sql, lease, handle);
-    await driver.start(target, handle, job, signal);
+    const started = handle;
+    // An answer that got lost may have left the run there: another server would do it twice.
+    await persist(signal, startPatienceMs, () => driver.start(target, started, job, signal));
   }
   const artifacts: Artifact[] = [];
   let stage: Stage = "loading";
