@@ -89,6 +89,7 @@ export async function startWorker(
   const stopPulse = repeat(beatMs, pulse, log);
   const look = async (): Promise<void> => {
     await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
+    await sql`select measure_needs()`;
     attendant.wake(); // the safety net: what may go is announced
     await remindOverdue(sql);
   };

@@ -60,13 +60,15 @@ interface Attempt {
  */
 export async function attempt(deps: JobDeps, lease: Lease, signal: AbortSignal): Promise<number | null> {
   const { sql, log } = deps;
-  const [task] = await sql<TaskRow[]>`
-    select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts,
-      is_cover
-    from tasks
-    where id = ${lease.taskId}
-  `;
-  const server = await findServer(sql, lease.serverId);
+  const [[task], server] = await Promise.all([
+    sql<TaskRow[]>`
+      select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts,
+        is_cover
+      from tasks
+      where id = ${lease.taskId}
+    `,
+    findServer(sql, lease.serverId),
+  ]);
   if (!task || !server) return null;
   const pace = createPace();
   const driver = server.engine ? driverOf(server.engine) : null;
@@ -217,8 +219,10 @@ async function infer(run: Attempt): Promise<void> {
   const { deps, lease, task, server, model } = run;
   const { sql, storage } = deps;
   if (task.wants_model && !model?.model_path) throw new EngineError("bad-input", "The model has been deleted");
-  const images = await pendingImages(sql, task.id);
-  const [counted] = await sql<{ count: number }[]>`select count(*) from images where task_id = ${task.id}`;
+  const [images, [counted]] = await Promise.all([
+    pendingImages(sql, task.id),
+    sql<{ count: number }[]>`select count(*) from images where task_id = ${task.id}`,
+  ]);
   const total = Math.max(1, counted?.count ?? 1);
   for (const [index, image] of images.entries()) {
     const report = createReporter(sql, lease);

@@ -58,6 +58,26 @@ export function createSweep({ sql, log }: Pick<JobDeps, "sql" | "log">) {
           returning 1
         `,
       ),
+      attempts: await drain(
+        () => sql`
+          delete from attempts
+          where id in (select id from attempts where ended_at < now() - interval '30 days' limit ${batch})
+          returning 1
+        `,
+      ),
+      // What a user had days ago weighs nothing any more.
+      queues: await drain(
+        () => sql`
+          delete from queues
+          where (user_id, need_id) in (
+            select user_id, need_id from queues
+            where waiting = 0 and served_at < now() - interval '2 days'
+            limit ${batch}
+            for update skip locked
+          )
+          returning 1
+        `,
+      ),
       throttles: await drain(
         () => sql`
           delete from throttles
