@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { run } from "graphile-worker";
+import { Logger, run } from "graphile-worker";
 import { openSession } from "../../src/auth/session.ts";
 import { connect } from "../../src/db/client.ts";
 import { ComfyuiDouble } from "../helpers/comfyui-double.ts";
@@ -194,7 +194,7 @@ async function bareQueue(): Promise<number> {
         if (count === jobs) done.resolve();
       },
     },
-    logger: undefined,
+    logger: new Logger(() => () => {}),
   });
   await done.promise;
   const rate = (jobs * 1000) / (performance.now() - started);
