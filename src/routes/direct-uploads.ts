@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { Problem } from "../problems.ts";
+import { isProblem, Problem } from "../problems.ts";
 import type { Answer } from "../rest/answer.ts";
 import type { Context } from "../rest/define.ts";
 import type { Once } from "../rest/idempotency.ts";
@@ -92,7 +92,14 @@ export async function completeUpload(context: Context, deps: FileDeps, key: stri
       });
     };
     const answer = await keepIt().catch(async (error) => {
-      if (stored) await giveBack(deps.storage, upload, stored.key, error);
+      // A connection that broke may have committed all the same: then the bytes are where they belong.
+      const isKept =
+        isProblem(error, "database-unavailable") &&
+        (await findUpload(sql, viewer.id, key).then(
+          (now) => now?.file_key != null,
+          () => true,
+        ));
+      if (stored && !isKept) await giveBack(deps.storage, upload, stored.key, error);
       throw error;
     });
     await deletePending(deps.storage, upload);

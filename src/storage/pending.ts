@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Sql } from "../db/client.ts";
-import { Problem } from "../problems.ts";
+import { isProblem, Problem } from "../problems.ts";
 import { modelType } from "./models.ts";
 import { newKey, type Stored } from "./records.ts";
 import { onDisk, type SpooledFile, spool } from "./spool.ts";
@@ -116,7 +116,8 @@ async function keepPart(sql: Sql, storage: Storage, upload: PendingUpload, file:
     if (!row) throw new Problem("upload-offset", { detail: "Another request goes on with this upload." });
     return row.received;
   } catch (error) {
-    await storage.delete(key);
+    // As with every row: a connection that broke does not say whether the part counts.
+    if (!isProblem(error, "database-unavailable")) await storage.delete(key);
     throw error;
   } finally {
     await rm(file.path, { force: true });

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type { Sql } from "../db/client.ts";
 import { addJob } from "../db/queue.ts";
+import { isProblem } from "../problems.ts";
 import { thumbnailEdges, thumbnailKey } from "./keys.ts";
 import type { Picture } from "./pictures.ts";
 import type { SpooledFile } from "./spool.ts";
@@ -35,7 +36,7 @@ export interface Stored extends FileRecord {
 export type Inside = (write: (sql: Sql) => Promise<string>) => Promise<string>;
 
 export interface Keeping {
-  /** A transaction begins only here, since the store may be slow; when it throws, the bytes go again. */
+  /** A transaction begins only here, since the store may be slow; when it is undone, the bytes go again. */
   inside?: Inside;
   thumbnails?: Thumbnails;
   /** The owner has sent it and is about to use it. */
@@ -90,7 +91,10 @@ export async function keepFile(
     if (kept !== key) await deleteObjects(storage, key);
     return { key: kept, hash, size };
   } catch (error) {
-    if (!("isStored" in body)) await deleteObjects(storage, key); // otherwise it is whoever stored it to say
+    // A connection that broke does not say whether the row was committed. Bytes too many are the nightly sweep's, bytes
+    // too few are lost. And what was stored before is whoever stored it to say.
+    const isCertain = !isProblem(error, "database-unavailable");
+    if (isCertain && !("isStored" in body)) await deleteObjects(storage, key);
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 /** Files and what refers to them: what is used stays, whatever happens at the same time. */
 import { expect, test } from "bun:test";
-import { deleteUnused } from "../../src/storage/records.ts";
+import { readPicture } from "../../src/storage/pictures.ts";
+import { deleteUnused, keepPicture } from "../../src/storage/records.ts";
 import { startApp } from "../helpers/app.ts";
 import { makePicture } from "../helpers/files.ts";
 import { eventually } from "../helpers/socket.ts";
@@ -86,4 +87,19 @@ test("while a backup runs, rows go and their objects wait for it", async () => {
   expect(later.map(({ payload }) => payload.keys)).toEqual([[key]]);
   await deleteUnused(sql, storage, [key]);
   expect(await objects(key)).toEqual([null, null, null]);
+});
+
+test("a file whose row may be there keeps its bytes, although the connection broke at the commit", async () => {
+  const picture = await readPicture(await makePicture());
+  let key = "";
+  const kept = keepPicture(sql, storage, owner.id, picture, {
+    inside: async (write) => {
+      key = await write(sql);
+      throw Object.assign(new Error("write CONNECTION_CLOSED"), { code: "CONNECTION_CLOSED" });
+    },
+  });
+  expect(kept).rejects.toThrow("CONNECTION_CLOSED");
+  await kept.catch(() => {});
+  expect(await sql`select from files where key = ${key}`).toHaveLength(1);
+  expect(await objects(key)).not.toContain(null);
 });
