@@ -8,7 +8,7 @@ import { Problem } from "../problems.ts";
 import type { Context, Resource } from "../rest/define.ts";
 import { isMoving } from "../rest/moving.ts";
 import { printPage, type ReadPage } from "../rest/read.ts";
-import { type Conditions, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
+import { type Conditions, type Own, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
 import { closeCodes, type Follower } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, toMessage } from "./frames.ts";
 import { inTime, readingMs } from "./in-time.ts";
@@ -22,7 +22,7 @@ type Told = Map<string, string>;
 export interface ListReads {
   contextFor(viewer: Viewer): Promise<Context>;
   /** A row in the viewer's own name. */
-  readOwn(seen: Seen, viewer: Viewer): Promise<string | null>;
+  readOwn(seen: Seen, viewer: Viewer): Promise<Own | null>;
 }
 
 export class ListTopic {
@@ -113,8 +113,8 @@ export class ListTopic {
       return one && this.conditions.holdsPlainly(one) ? [one] : [];
     });
     const candidates = new Map(plain.map((one) => [String(one.id), one]));
-    const met = new Map<string, Set<string>>();
-    const own = new Map<string, string | null>();
+    const met = new Map<string, Map<string, number>>();
+    const own = new Map<string, Own | null>();
     const messages = new Map<string, Message | null>();
     const once = (key: string, make: () => Message | null): Message | null => {
       if (!messages.has(key)) messages.set(key, make());
@@ -127,24 +127,31 @@ export class ListTopic {
         const one = candidates.get(id);
         const role = one ? roleOf(this.resource, viewer, one) : null;
         const view = role ?? `own ${viewer.sessionId}`;
-        let text: string | null = null;
+        let shown: Own | null = null;
         if (one) {
           if (this.conditions.needsDatabase && !met.has(view)) {
             const inside = await reads.contextFor(viewer);
             const all = plain.map(({ id }) => id);
             met.set(view, await inTime(readingMs, this.conditions.filter(all, role, inside)));
           }
-          if (met.get(view)?.has(id) ?? true) {
+          const meets = met.get(view)?.get(id);
+          // It has changed since it was read: the notice of that is on its way.
+          if (meets !== undefined && meets !== one.version) continue;
+          if (!met.has(view) || meets !== undefined) {
             const ownKey = `${view} ${id}`;
             if (!role && !own.has(ownKey)) own.set(ownKey, await reads.readOwn(one, viewer));
-            text = (role ? one.as[role] : own.get(ownKey)) ?? null;
+            const text = role && one.as[role];
+            shown = (role ? text && { version: one.version, text } : own.get(ownKey)) || null;
           }
         }
         const before = told.get(id);
-        if (one && text !== null) {
+        if (one && shown) {
+          const { version, text } = shown;
           if (before === text) continue;
           told.set(id, text);
-          const message = once(`${view} ${before ?? ""} ${id}`, () => this.between(one, before, text));
+          const message = once(`${view} ${before ?? ""} ${id}`, () =>
+            this.between({ id: one.id, version }, before, text),
+          );
           if (message) follower.send(message);
         } else if (before !== undefined) {
           told.delete(id);
@@ -159,7 +166,11 @@ export class ListTopic {
     }
   }
 
-  private between({ id, version }: Seen, before: string | undefined, now: string): Message | null {
+  private between(
+    { id, version }: Pick<Seen, "id" | "version">,
+    before: string | undefined,
+    now: string,
+  ): Message | null {
     const address = { name: this.resource.name, id, version };
     const data = JSON.parse(now);
     if (before === undefined) return toMessage({ type: "create", ...address, data });

@@ -2,7 +2,7 @@
 import { guest, type Viewer } from "../auth/viewer.ts";
 import type { Resource } from "../rest/define.ts";
 import { isMoving, isSigned } from "../rest/moving.ts";
-import { type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
+import { type Own, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
 import { closeCodes, type Follower } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, type State, toMessage } from "./frames.ts";
 
@@ -74,7 +74,7 @@ export class ObjectTopic {
    * @param seen null when the object is gone
    * @param readOwn what a viewer is shown in its own name
    */
-  async tell(seen: Seen | null, readOwn: (viewer: Viewer) => Promise<string | null>): Promise<void> {
+  async tell(seen: Seen | null, readOwn: (viewer: Viewer) => Promise<Own | null>): Promise<void> {
     this.readAt = performance.now();
     const now = new Map<string, State>();
     const views: [string, Party, string | null][] = [];
@@ -82,9 +82,10 @@ export class ObjectTopic {
       const role = seen && roleOf(this.resource, party.viewer, seen);
       const view = role ?? `own ${key}`;
       if (seen && !now.has(view)) {
-        const text = role ? seen.as[role] : await readOwn(party.viewer);
+        const text = role && seen.as[role];
         if (text === undefined) continue; // the viewer has another role since the roles were asked for
-        if (text !== null) now.set(view, { version: seen.version, data: JSON.parse(text) });
+        const shown = role ? text && { version: seen.version, text } : await readOwn(party.viewer);
+        if (shown) now.set(view, { version: shown.version, data: JSON.parse(shown.text) });
       }
       views.push([key, party, now.has(view) ? view : null]);
     }

@@ -130,10 +130,17 @@ export function rolesOf(resource: Resource, viewer: Viewer): Role[] {
   return viewer.id === null || resource.owner === nobody ? ["stranger"] : ["stranger", "owner"];
 }
 
-/** The row as JSON text in the viewer's own name; null when it is out of sight. */
-export async function readOwn(resource: Resource, id: number | string, context: Context): Promise<string | null> {
+/** What one viewer is shown of a row, by a statement of its own: it may be newer than what others were read. */
+export interface Own {
+  version: number;
+  text: string;
+}
+
+/** The row in the viewer's own name; null when it is out of sight. */
+export async function readOwn(resource: Resource, id: number | string, context: Context): Promise<Own | null> {
   const row = await findShown(resource, id, context);
-  return row && ((await view(resource, [row], context))[0] ?? null);
+  const text = row && (await view(resource, [row], context))[0];
+  return row && text ? { version: row.version, text } : null;
 }
 
 /** Filters that compare a column's value and nothing else. */
@@ -145,8 +152,11 @@ function isPlain(filter: Filter): filter is Extract<Filter, { column: string }> 
 export interface Conditions {
   holdsPlainly(seen: Seen): boolean;
   needsDatabase: boolean;
-  /** Which of the rows meet the conditions that need it, asked in a role's place (or, null, in the viewer's name). */
-  filter(ids: (number | string)[], role: Role | null, context: Context): Promise<Set<string>>;
+  /**
+   * Which of the rows meet the conditions that need it, asked in a role's place (or, null, in the viewer's name), and in
+   * which version.
+   */
+  filter(ids: (number | string)[], role: Role | null, context: Context): Promise<Map<string, number>>;
 }
 
 /** @throws Problem "invalid-query" */
@@ -168,12 +178,12 @@ export function readConditions(resource: Resource, params: URLSearchParams, cont
     async filter(ids, role, context) {
       const { sql } = context;
       const inside = role ? { ...context, viewer: standIn(resource, role, context) } : context;
-      const rows = await sql<{ id: number | string }[]>`
-        select t.id from ${sql(resource.name)} t
+      const rows = await sql<{ id: number | string; version: number }[]>`
+        select t.id, t.version from ${sql(resource.name)} t
         where t.id = any (${ids as never}::${sql.unsafe(resource.id === "integer" ? "int[]" : "text[]")})
           and ${toWhere(resource, rest, inside)}
       `;
-      return new Set(rows.map((row) => String(row.id)));
+      return new Map(rows.map(({ id, version }) => [String(id), version]));
     },
   };
 }

@@ -3,7 +3,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { startDemoEngine } from "../../src/demo-engine/server.ts";
-import { probeServer } from "../../src/pool/probe.ts";
+import { probeServer, recordFailure } from "../../src/pool/probe.ts";
 import { findServer, type ServerRow } from "../../src/pool/server.ts";
 import { startApp } from "../helpers/app.ts";
 import { startSshd } from "../helpers/sshd.ts";
@@ -19,7 +19,10 @@ mkdirSync(shared);
 const path = (id: number) => `/api/servers/${id}`;
 const read = async (id: number) => (await app.call("GET", path(id), { token: admin.token })).body;
 const patch = (id: number, body: object) => app.call("PATCH", path(id), { token: admin.token, body });
-const probe = async (id: number) => probeServer(app.sql, app.secrets, (await findServer(app.sql, id)) as ServerRow);
+const probe = async (id: number) => {
+  const failure = await probeServer(app.sql, app.secrets, (await findServer(app.sql, id)) as ServerRow);
+  if (failure) await recordFailure(app.sql, failure);
+};
 
 const { id } = await app.make("servers", admin.token, {
   ...{ name: "gpu", type: "infer", ip: "127.0.0.1", port: engine.port, private_key: sshd.privateKey },

@@ -1,9 +1,11 @@
 /** The hub alone, with its reads held back at will: orders of events that real sockets meet only now and then. */
-import { afterAll, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { builtinCatalogue } from "../../src/params/catalogue.ts";
 import { createOutlook } from "../../src/pool/outlook.ts";
 import { Follower, type Target } from "../../src/relay/follower.ts";
 import { createHub } from "../../src/relay/hub.ts";
+import { ObjectTopic } from "../../src/relay/object-topic.ts";
+import { sessions } from "../../src/resources/sessions.ts";
 import { createLinks } from "../../src/rest/links.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
 import { type Json, startApp } from "../helpers/app.ts";
@@ -51,6 +53,7 @@ function follower(target: Target) {
   );
   return {
     self,
+    frames,
     async until(isSo: (frame: Json) => boolean): Promise<void> {
       while (!frames.some(isSo)) await new Promise<void>((wake) => waiting.push(wake));
       waiting = [];
@@ -82,4 +85,18 @@ test("a change that comes while the only other follower leaves and a new one joi
     hub.change(new Map([["datasets", new Set([String(id)])]]));
   });
   await joining.until((frame) => frame.data?.name === "changed meanwhile");
+});
+
+test("what is read in a viewer's own name a moment later is told under its own version", async () => {
+  const one = follower({ name: "sessions", id: "s" });
+  const topic = new ObjectTopic(sessions, "s");
+  topic.join(one.self);
+  topic.admit();
+  const seen = { id: "s", version: 1, ownerId: 1, insiders: [], plain: {}, as: {} };
+  await topic.tell(seen, async () => ({ version: 1, text: '{"status":"active"}' }));
+  await topic.tell(seen, async () => ({ version: 2, text: '{"status":"revoked"}' }));
+  expect(one.frames.map(({ type, version }) => [type, version])).toEqual([
+    ["snapshot", 1],
+    ["update", 2],
+  ]);
 });
