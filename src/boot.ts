@@ -3,6 +3,7 @@ import { destination, type Logger, pino } from "pino";
 import { createSecrets, type Secrets } from "./auth/secrets.ts";
 import { type Config, ConfigError, readConfig, readSecretKey } from "./config.ts";
 import { connect, DatabaseError, describeDatabaseError, type Sql } from "./db/client.ts";
+import { isProblem } from "./problems.ts";
 import { openStorage } from "./storage/index.ts";
 import type { Storage } from "./storage/storage.ts";
 
@@ -97,4 +98,24 @@ export async function main(start: () => Promise<void>): Promise<void> {
     process.stderr.write(`${isExpected ? (error as Error).message : ((error as Error)?.stack ?? error)}\n`);
     process.exit(1);
   }
+}
+
+/** How pg's clients, which the queue uses, say that their connection has gone; they give no code. */
+const goneConnection = /^Connection terminated|is not queryable$/;
+
+/**
+ * Lets a process outlive the database's outages: a connection may fail while nobody waits for it, and what matters is
+ * tried again. Whatever else is uncaught is a bug and ends the process, as usual.
+ */
+export function bearOutages(log: Logger): void {
+  const onUncaught = (error: unknown) => {
+    if (isProblem(error, "database-unavailable") || goneConnection.test((error as Error)?.message)) {
+      log.warn({ err: error }, "a connection to the database failed");
+      return;
+    }
+    log.fatal({ err: error }, "uncaught");
+    process.exit(1);
+  };
+  process.on("uncaughtException", onUncaught);
+  process.on("unhandledRejection", onUncaught);
 }

@@ -149,17 +149,3 @@ test("a job that died with its worker is done by another, one that lives keeps i
   expect(rows[0]?.id).toBe(kept);
   await pool.sql`delete from graphile_worker._private_jobs where id = ${kept}`;
 });
-
-test("a worker goes on when the database has cut its connections in the midst of a job", async () => {
-  await pool.addWorker();
-  for (let round = 0; round < 3; round += 1) {
-    const images = await Promise.all(
-      [1, 2, 3].map(() => pool.make("images", owner.token, { ...body, num_inference_steps: 1 })),
-    );
-    await pool.sql`
-      select pg_terminate_backend(pid) from pg_stat_activity
-      where datname = current_database() and application_name not like 'atelier%' and pid <> pg_backend_pid()
-    `;
-    for (const image of images) expect((await pool.finished(image.task_id)).status).toBe("success");
-  }
-});
