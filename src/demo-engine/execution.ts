@@ -49,7 +49,7 @@ export class Executor {
       const run = new Run(item, this);
       this.current = run;
       this.isInterrupted = signal.aborted;
-      faults?.begin(item.promptId);
+      faults?.begin(item);
       if (faults?.has(item.promptId, "duplicate")) hub.doubled.add(item.promptId);
       const { outcome, cache } = await run.execute(this.cache);
       faults?.end(item.promptId, outcome.isSuccess);

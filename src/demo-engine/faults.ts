@@ -7,6 +7,7 @@ import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { PythonError } from "./python.ts";
+import type { QueueItem } from "./queue.ts";
 import { createRandom, type Random } from "./random.ts";
 
 /** What befalls one HTTP request. */
@@ -45,10 +46,22 @@ type PromptFault = Fault & { kind: (typeof promptKinds)[number] };
 
 const isPromptFault = (fault: Fault): fault is PromptFault => promptKinds.some((kind) => kind === fault.kind);
 
-/** How often a prompt's work was begun and brought to its end here; twice for one id is work done twice. */
+/** How often a prompt's work was begun here, and how it ended; begun twice for one id is work done twice. */
 export interface Computed {
   begun: number;
   finished: number;
+  /** Failed, interrupted, or finished with a wrong file. */
+  failed: number;
+}
+
+/** A line of the journal. */
+export interface Deed {
+  id: string;
+  what: keyof Computed;
+  /** Which nodes drew or trained from which seed, `KSampler 7`: what was to be made, under whichever id. */
+  makes: string[];
+  /** In ms since 1970. */
+  at: number;
 }
 
 export interface FaultOptions {
@@ -78,8 +91,8 @@ export class Faults {
     this.journal = join(directory, "computed.jsonl");
     if (!existsSync(this.journal)) return;
     for (const line of readFileSync(this.journal, "utf8").split("\n").filter(Boolean)) {
-      const { id, what } = JSON.parse(line);
-      this.computedOf(id)[what as keyof Computed] += 1;
+      const { id, what }: Deed = JSON.parse(line);
+      this.computedOf(id)[what] += 1;
     }
   }
 
@@ -115,16 +128,19 @@ export class Faults {
     if (fault && isPromptFault(fault)) this.ordered.set(promptId, [fault]);
   }
 
-  begin(promptId: string): void {
-    this.note(promptId, "begun");
+  begin({ promptId, prompt }: Pick<QueueItem, "promptId" | "prompt">): void {
+    const makes = Object.values(prompt).flatMap(({ class_type, inputs }) =>
+      typeof inputs.seed === "number" ? `${class_type} ${inputs.seed}` : [],
+    );
+    this.note(promptId, "begun", makes);
     const faults = this.ordered.get(promptId) ?? this.strike(isPromptFault);
     this.ordered.delete(promptId);
     this.striking.set(promptId, faults.filter(isPromptFault));
   }
 
   end(promptId: string, isSuccess: boolean): void {
+    this.note(promptId, isSuccess && !this.has(promptId, "wrong-file") ? "finished" : "failed");
     this.striking.delete(promptId);
-    if (isSuccess) this.note(promptId, "finished");
   }
 
   has(promptId: string, kind: "duplicate" | "wrong-file"): boolean {
@@ -157,13 +173,14 @@ export class Faults {
     return struck;
   }
 
-  private note(promptId: string, what: keyof Computed): void {
-    this.computedOf(promptId)[what] += 1;
-    appendFileSync(this.journal, `${JSON.stringify({ id: promptId, what })}\n`);
+  private note(id: string, what: keyof Computed, makes: string[] = []): void {
+    this.computedOf(id)[what] += 1;
+    const deed: Deed = { id, what, makes, at: Date.now() };
+    appendFileSync(this.journal, `${JSON.stringify(deed)}\n`);
   }
 
   private computedOf(promptId: string): Computed {
-    const known = this.counts.get(promptId) ?? { begun: 0, finished: 0 };
+    const known = this.counts.get(promptId) ?? { begun: 0, finished: 0, failed: 0 };
     this.counts.set(promptId, known);
     return known;
   }

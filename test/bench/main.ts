@@ -1,4 +1,4 @@
-/** `bun run bench [NAME]`: the benchmarks, each a ratio against its floor in the same run. */
+/** `bun run bench [NAME] [SETTINGS …]`: the benchmarks, each a ratio against its floor in the same run. */
 import { resolve } from "node:path";
 import { freshDatabase } from "../helpers/database.ts";
 
@@ -10,8 +10,9 @@ const benches: Record<string, string[]> = {
   relay: ["relay", "trouble"],
   trouble: ["trouble"],
   memory: ["memory"],
+  chaos: ["chaos"],
 };
-const [name = "rest"] = process.argv.slice(2);
+const [name = "rest", ...settings] = process.argv.slice(2);
 const files = benches[name];
 if (!files) {
   process.stderr.write(`There is no bench ${name}; there are: ${Object.keys(benches).join(", ")}\n`);
@@ -21,7 +22,7 @@ if (!files) {
 const { url, drop } = await freshDatabase();
 await drop();
 for (const file of files) {
-  const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, `${file}.ts`)], {
+  const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, `${file}.ts`), ...settings], {
     env: { ...process.env, ATELIER_TEST_DATABASE_URL: Object.assign(new URL(url), { pathname: "/postgres" }).href },
     stdio: ["inherit", "inherit", "inherit"],
   });

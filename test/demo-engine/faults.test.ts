@@ -73,7 +73,7 @@ test("a dropped answer leaves the work done", async () => {
   const answer = post(engine, "/prompt", body).then((response) => response.text());
   expect(await answer.catch((error) => error)).toBeInstanceOf(Error);
   await listener.endOf(id);
-  expect(await computed(id)).toEqual({ begun: 1, finished: 1 });
+  expect(await computed(id)).toEqual({ begun: 1, finished: 1, failed: 0 });
 });
 
 test("dropped sockets are closed", async () => {
@@ -107,7 +107,7 @@ test.each([
   expect(listener.typesOf(id).filter((type) => type === "progress")).toHaveLength(told);
   await clear();
   await listener.endOf(id);
-  expect(await computed(id)).toEqual({ begun: 1, finished: 1 });
+  expect(await computed(id)).toEqual({ begun: 1, finished: 1, failed: 0 });
 });
 
 test("what hangs can be interrupted", async () => {
@@ -117,7 +117,7 @@ test("what hangs can be interrupted", async () => {
   await listener.next(({ type, data }) => type === "executing" && data.prompt_id === id);
   await post(engine, "/interrupt", { prompt_id: id });
   await listener.endOf(id);
-  expect(await computed(id)).toEqual({ begun: 1, finished: 0 });
+  expect(await computed(id)).toEqual({ begun: 1, finished: 0, failed: 1 });
 });
 
 test("a duplicate tells everything twice and does it once", async () => {
@@ -128,7 +128,7 @@ test("a duplicate tells everything twice and does it once", async () => {
   await listener.run(pictureGraph());
   expect(listener.typesOf(id).filter((type) => type === "execution_success")).toHaveLength(2);
   expect(listener.typesOf(id).filter((type) => type === "executing" || type === "progress").length % 2).toBe(0);
-  expect(await computed(id)).toEqual({ begun: 1, finished: 1 });
+  expect(await computed(id)).toEqual({ begun: 1, finished: 1, failed: 0 });
 });
 
 test("a wrong file is no picture", async () => {
@@ -156,8 +156,8 @@ test("an engine that dies comes back on its port with nothing but its files", as
   let history = await ask();
   while (history === null) history = await ask();
   expect(history).toEqual({});
-  expect(await computed(before)).toEqual({ begun: 1, finished: 1 });
-  expect(await computed(id)).toEqual({ begun: 1, finished: 0 });
+  expect(await computed(before)).toEqual({ begun: 1, finished: 1, failed: 0 });
+  expect(await computed(id)).toEqual({ begun: 1, finished: 0, failed: 1 });
   const again = await Listener.open(engine);
   expect((await again.run(pictureGraph())).status.status_str).toBe("success");
 });
@@ -193,7 +193,7 @@ test("what was computed is known after the whole program was killed", async () =
   await listener.endOf(id);
   await first.stop();
   const second = await startEngine({ directory, faults: {}, instant: true });
-  expect(second.faults?.computed.get(id)).toEqual({ begun: 1, finished: 1 });
+  expect(second.faults?.computed.get(id)).toEqual({ begun: 1, finished: 1, failed: 0 });
 });
 
 test("an instant engine still tells every step, and gives whole results of their own", async () => {

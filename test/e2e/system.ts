@@ -1,9 +1,9 @@
 /** The real `up`, started as a newcomer does, with a DATA_DIR of its own; and a client for what it serves. */
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { findProcess, isAlive, type ProcessId } from "../../src/db/process-table.ts";
+import { findFreePort } from "../helpers/ports.ts";
 
 export const root = resolve(import.meta.dirname, "../..");
 
@@ -93,14 +93,6 @@ export async function startUp(dataDir: string, env: Env = {}): Promise<System> {
       return await child.exited;
     },
   };
-}
-
-export async function findFreePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  const { port } = server.address() as { port: number };
-  await new Promise((closed) => server.close(closed));
-  return port;
 }
 
 export function living(processes: ProcessId[]): ProcessId[] {

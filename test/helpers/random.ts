@@ -1,4 +1,6 @@
 /** Random numbers that are the same again for the same seed (mulberry32). */
+export type Random = ReturnType<typeof randomFrom>;
+
 export function randomFrom(seed: number) {
   let state = seed;
   const next = () => {
@@ -11,6 +13,12 @@ export function randomFrom(seed: number) {
     /** From 0 to below 1. */
     next,
     int: (below: number) => Math.floor(next() * below),
+    /** Whole, both ends included. */
+    between: (low: number, high: number) => low + Math.floor(next() * (high - low + 1)),
     pick: <T>(from: readonly T[]): T => from[Math.floor(next() * from.length)] as T,
   };
+}
+
+export function newSeed(): number {
+  return Math.floor(Math.random() * 2 ** 31);
 }

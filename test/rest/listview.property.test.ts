@@ -5,10 +5,11 @@
 import { expect, test } from "bun:test";
 import { Converter } from "opencc-js/t2cn";
 import { type Account, startApp } from "../helpers/app.ts";
+import { randomFrom } from "../helpers/random.ts";
 
 const seed = Number(process.env.LISTVIEW_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const cases = Number(process.env.LISTVIEW_CASES ?? 1000);
-const random = mulberry32(seed);
+const { next: random } = randomFrom(seed);
 const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)] as T;
 const chance = (share: number) => random() < share;
 
@@ -393,15 +394,4 @@ function compare(a: unknown, b: unknown): number {
     return left.length - right.length;
   }
   return Number(a) - Number(b);
-}
-
-/** A small seeded generator, so that a failure can be repeated. */
-function mulberry32(start: number): () => number {
-  let state = start;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }
