@@ -77,19 +77,20 @@ export async function takeOver(sql: Sql, workerId: string, capacity: number): Pr
   if (capacity <= 0) return [];
   const rows = await sql<{ task_id: number; lease_epoch: number }[]>`
     with orphans as (
-      select task_id
-      from leases
-      where worker_id is null
-      order by created_at
+      -- The task is locked as well: its epoch is to be the one that goes with the lease, not an earlier one.
+      select l.task_id, t.lease_epoch
+      from leases l
+      join tasks t on t.id = l.task_id
+      where l.worker_id is null
+      order by l.created_at
       limit ${capacity}
-      for update skip locked
+      for update of t, l skip locked
     )
     update leases l
     set worker_id = ${workerId}
-    from orphans o, tasks t
+    from orphans o
     where l.task_id = o.task_id
-      and t.id = o.task_id
-    returning l.task_id, t.lease_epoch
+    returning l.task_id, o.lease_epoch
   `;
   return rows.map((row) => ({ taskId: row.task_id, epoch: row.lease_epoch }));
 }
@@ -110,13 +111,15 @@ export async function findLease(sql: Sql, workerId: string, { taskId, epoch }: L
 
 /** Keeps the handle of a run before it is submitted. False when the lease is lost: then nothing may be submitted. */
 export async function storeHandle(sql: Sql, lease: Lease, handle: StoredHandle): Promise<boolean> {
+  // The task is locked: a join alone would not see that its epoch rose while the update waited for the lease's row.
   const stored = await sql`
+    with held as materialized (
+      select id from tasks where id = ${lease.taskId} and lease_epoch = ${lease.epoch} for share
+    )
     update leases l
     set handle = ${sql.json(handle as never)}
-    from tasks t
-    where l.task_id = ${lease.taskId}
-      and t.id = l.task_id
-      and t.lease_epoch = ${lease.epoch}
+    from held
+    where l.task_id = held.id
   `;
   return stored.count > 0;
 }

@@ -1,9 +1,10 @@
 /** Leases, clocks and health, over rows: what the database's clock says, and who may still write. */
 import { beforeEach, describe, expect, test } from "bun:test";
-import { beat, findLease, heldBy, release, resign, sweepLeases, takeOver } from "../../src/pool/lease.ts";
+import { beat, findLease, heldBy, release, resign, storeHandle, sweepLeases, takeOver } from "../../src/pool/lease.ts";
 import { fenced, finish, LeaseLost } from "../../src/pool/outcome.ts";
 import { startApp } from "../helpers/app.ts";
 import { poolRows } from "../helpers/pool-rows.ts";
+import { eventually } from "../helpers/socket.ts";
 
 const app = await startApp();
 const { sql } = app;
@@ -59,6 +60,23 @@ describe("a worker", () => {
     const now = await holder(other, 2);
     await fenced(sql, now, (tx) => finish(tx, now, { status: "success" }));
     expect((await row())?.status).toBe("success");
+  });
+
+  test("that loses its lease at this very moment stores no handle, and so submits nothing", async () => {
+    const old = await holder(w, 1);
+    await die(w, "11 seconds");
+    let storing: Promise<boolean> | undefined;
+    await sql.begin(async (tx) => {
+      await sweepLeases(tx as never);
+      storing = storeHandle(sql, old, { part: "train", run: {} as never });
+      storing.catch(() => {});
+      await eventually(
+        () => sql`select from pg_locks where not granted`,
+        (waiting) => waiting.length > 0,
+      );
+    });
+    expect(await storing).toBe(false);
+    expect((await lease())?.handle).toBeNull();
   });
 
   test("that resigns hands over at once, and only its own", async () => {
