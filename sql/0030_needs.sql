@@ -269,9 +269,12 @@ create function highest_priority(of_user int, of_type text) returns int language
   select coalesce(max(q.priority), 0) from queues q where q.user_id = of_user and q.type = of_type and q.waiting > 0
 $$;
 
+-- What is computed from other rows is computed under the lock of the row that keeps it: a statement that waits for its
+-- row would still see the others as they were before.
 create function count_queue() returns trigger language plpgsql as $$
 begin
   if tg_op <> 'INSERT' and old.rank is not null then
+    perform from queues q where q.need_id = old.need_id and q.user_id = old.user_id for no key update;
     update queues q
     set waiting = q.waiting - 1,
       rank = coalesce(head.rank, q.rank),
@@ -279,6 +282,7 @@ begin
       since = coalesce(head.waiting_at, q.since)
     from find_head(old.user_id, old.need_id) head
     where q.need_id = old.need_id and q.user_id = old.user_id;
+    perform from shares s where s.user_id = old.user_id and s.type = old.type for no key update;
     update shares s
     set waiting = s.waiting - 1, priority = highest_priority(s.user_id, s.type)
     where s.user_id = old.user_id and s.type = old.type;

@@ -170,6 +170,7 @@ begin
     select l.user_id, l.need_id, count(*)::int as tasks from leases l
     where l.task_id = any (of_tasks) group by 1, 2 order by 1, 2
   loop
+    perform from queues q where q.user_id = left_queue.user_id and q.need_id = left_queue.need_id for no key update;
     update queues q
     set waiting = q.waiting - left_queue.tasks,
       served_at = now(),
@@ -184,6 +185,7 @@ begin
     from leases l join needs n on n.id = l.need_id
     where l.task_id = any (of_tasks) group by 1, 2 order by 1, 2
   loop
+    perform from shares s where s.user_id = left_share.user_id and s.type = left_share.type for no key update;
     update shares s
     set waiting = s.waiting - left_share.tasks,
       priority = highest_priority(s.user_id, s.type),
