@@ -91,11 +91,12 @@ export function supervise(options: ChildOptions): Child {
     process: () => running?.id ?? null,
     async stop(limitMs) {
       retire();
-      if (running)
-        await endProcess(running.id, [
-          ["SIGTERM", limitMs],
-          ["SIGKILL", 1_000],
-        ]);
+      if (!running) return;
+      await endProcess(running.id, [
+        ["SIGTERM", limitMs],
+        ["SIGKILL", 1_000],
+      ]);
+      running = null; // its own end may be told a moment later
     },
     kill() {
       retire();
