@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 import { estimateRest, estimateWork, type Sample, type Work } from "../../src/pool/eta.ts";
 import type { Need } from "../../src/pool/snapshot.ts";
-import { startApp } from "../helpers/app.ts";
+import { type Json, startApp } from "../helpers/app.ts";
 import { poolRows } from "../helpers/pool-rows.ts";
 import { listen } from "../helpers/socket.ts";
 
