@@ -1,11 +1,12 @@
 /** Model files on an engine's host: on a mounted path, and over SFTP to OpenSSH's server. */
+
 import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import ssh2 from "ssh2";
 import type { EngineTarget } from "../../src/drivers/driver.ts";
 import { type HostFiles, openHostFiles } from "../../src/drivers/host-files/index.ts";
+import { makeKeyPair } from "../helpers/ssh-keys.ts";
 import { startSshd } from "../helpers/sshd.ts";
 import { inputFile } from "./jobs.ts";
 
@@ -18,7 +19,7 @@ afterAll(async () => {
 
 const signal = AbortSignal.timeout(60_000);
 const engine: EngineTarget = { host: "192.0.2.1", port: 1, tls: false };
-const strangersKey = ssh2.utils.generateKeyPairSync("ed25519").private;
+const strangersKey = makeKeyPair().private;
 let count = 0;
 
 const kinds = {

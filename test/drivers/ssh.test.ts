@@ -1,10 +1,11 @@
 /** The SSH connection: log-ins by password, and scripts that other people's shells get in the way of. */
+
 import { describe, expect, test } from "bun:test";
-import ssh2 from "ssh2";
 import { SshConnection } from "../../src/drivers/ssh/connection.ts";
+import { makeKeyPair } from "../helpers/ssh-keys.ts";
 import { type Admission, startInProcess } from "../helpers/ssh-server.ts";
 
-const hostKey = ssh2.utils.generateKeyPairSync("ed25519");
+const hostKey = makeKeyPair();
 const pinned = hostKey.public.split(" ").slice(0, 2).join(" ");
 const signal = AbortSignal.timeout(60_000);
 
@@ -34,7 +35,7 @@ const run =
 
 describe("who is let in", () => {
   const password = "correct horse";
-  const locked = ssh2.utils.generateKeyPairSync("ed25519", { passphrase: password, cipher: "aes256-ctr", rounds: 1 });
+  const locked = makeKeyPair(password);
   test.each([
     { what: "a password", admission: { password }, login: { password } },
     { what: "a password that is asked for", admission: { password, isAsked: true }, login: { password } },

@@ -1,4 +1,5 @@
 /** OpenSSH's server on a free port of the loopback, for the user who runs the tests, with keys of its own. */
+
 import { execFileSync, spawn } from "node:child_process";
 import {
   chmodSync,
@@ -13,7 +14,7 @@ import {
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import ssh2 from "ssh2";
+import { makeKeyPair } from "./ssh-keys.ts";
 import { startInProcess } from "./ssh-server.ts";
 
 export interface Sshd {
@@ -40,8 +41,8 @@ export function startSshd(): Promise<Sshd> {
 }
 
 async function startStandIn(): Promise<Sshd> {
-  const user = ssh2.utils.generateKeyPairSync("ed25519");
-  let host = ssh2.utils.generateKeyPairSync("ed25519");
+  const user = makeKeyPair();
+  let host = makeKeyPair();
   const admission = { username: "painter", publicKey: user.public };
   let running = await startInProcess(host.private, admission);
   const { port } = running;
@@ -52,7 +53,7 @@ async function startStandIn(): Promise<Sshd> {
     },
     async restart(keys = "same") {
       await running.stop();
-      if (keys === "other") host = ssh2.utils.generateKeyPairSync("ed25519");
+      if (keys === "other") host = makeKeyPair();
       running = await startInProcess(host.private, admission, port);
     },
     stop: () => running.stop(),
@@ -61,8 +62,8 @@ async function startStandIn(): Promise<Sshd> {
 
 async function startOpenssh(program: string): Promise<Sshd> {
   const directory = mkdtempSync(join(tmpdir(), "atelier-sshd-"));
-  const user = ssh2.utils.generateKeyPairSync("ed25519");
-  let host = ssh2.utils.generateKeyPairSync("ed25519");
+  const user = makeKeyPair();
+  let host = makeKeyPair();
   const port = await freePort();
   const file = (name: string, text: string) => {
     const path = join(directory, name);
@@ -123,7 +124,7 @@ async function startOpenssh(program: string): Promise<Sshd> {
     },
     async restart(keys = "same") {
       await end();
-      if (keys === "other") host = ssh2.utils.generateKeyPairSync("ed25519");
+      if (keys === "other") host = makeKeyPair();
       await start();
     },
     async stop() {
