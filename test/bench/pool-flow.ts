@@ -12,6 +12,7 @@ import { connect } from "../../src/db/client.ts";
 import { ComfyuiDouble } from "../helpers/comfyui-double.ts";
 import { freshDatabase } from "../helpers/database.ts";
 import { makePicture } from "../helpers/files.ts";
+import { findFreePort } from "../helpers/ports.ts";
 import { describeTimes } from "./figures.ts";
 import { insertWaiting } from "./pool-rows.ts";
 
@@ -24,7 +25,7 @@ const users = 20;
 const database = await freshDatabase();
 const directory = mkdtempSync(join(tmpdir(), "atelier-bench-"));
 const sql = connect(database.url, { max: 4, name: "atelier bench" });
-const port = freePort();
+const port = await findFreePort();
 const env = {
   PATH: process.env.PATH ?? "",
   DATABASE_URL: database.url,
@@ -210,11 +211,4 @@ async function post(path: string, body: object): Promise<void> {
 
 async function until(condition: () => Promise<boolean>): Promise<void> {
   while (!(await condition())) await Bun.sleep(20);
-}
-
-function freePort(): number {
-  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const { port = 0 } = server;
-  void server.stop(true);
-  return port;
 }

@@ -9,6 +9,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { findFreePort } from "../helpers/ports.ts";
 
 const release = "schemathesis==4.32.5";
 const root = resolve(import.meta.dirname, "../..");
@@ -17,7 +18,7 @@ const admin = { email: "admin@example.com", password: "the fuzzer's admin" };
 const user = { email: "user@example.com", password: "the fuzzer's user" };
 
 const schemathesis = process.env.SCHEMATHESIS || (await install());
-const port = freePort();
+const port = await findFreePort();
 const url = `http://127.0.0.1:${port}`;
 const up = Bun.spawn([process.execPath, join(root, "src/up.ts")], {
   cwd: root,
@@ -90,13 +91,6 @@ async function install(): Promise<string> {
 async function run(command: string[]): Promise<void> {
   const code = await Bun.spawn(command, { stdout: "inherit", stderr: "inherit" }).exited;
   if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}`);
-}
-
-function freePort(): number {
-  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const { port } = server;
-  server.stop(true);
-  return port as number;
 }
 
 async function untilReady(): Promise<void> {
