@@ -59,7 +59,8 @@ function serve(client: Connection, admission: Admission): void {
     session.on("exec", (acceptExec, _reject, { command }) => {
       const channel = acceptExec();
       channel.write(admission.greeting ?? "");
-      const child = spawn("/bin/sh", ["-c", command], { stdio: "pipe" });
+      // A group of its own: what the shell has started ends with it, as with OpenSSH's hang-up.
+      const child = spawn("/bin/sh", ["-c", command], { stdio: "pipe", detached: true });
       channel.pipe(child.stdin).on("error", () => {});
       child.stdout.pipe(channel);
       child.stderr.pipe(channel.stderr);
@@ -67,7 +68,9 @@ function serve(client: Connection, admission: Admission): void {
         channel.exit(code ?? 1);
         channel.end();
       });
-      channel.once("close", () => child.kill());
+      channel.once("close", () => {
+        if (child.pid && child.exitCode === null && child.signalCode === null) process.kill(-child.pid, "SIGKILL");
+      });
     });
     session.on("sftp", (acceptSftp) => serveFiles(acceptSftp()));
   });
