@@ -1,7 +1,6 @@
 /** `bun run backup` and `bun run restore` as programs: what comes back is what was there. */
 import { afterAll, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Manifest } from "../../src/backup/manifest.ts";
 import { readBackup } from "../../src/backup/read.ts";
@@ -13,10 +12,10 @@ import { openStorage } from "../../src/storage/index.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { startApp } from "../helpers/app.ts";
 import { freshDatabase } from "../helpers/database.ts";
+import { makeScratch } from "../helpers/scratch.ts";
 
 const app = await startApp();
-const directory = mkdtempSync(join(tmpdir(), "atelier-backup-"));
-chmodSync(directory, 0o711); // the embedded PostgreSQL's user must reach the new DATA_DIR
+const directory = makeScratch("atelier-backup-");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const owner = await app.signUp();

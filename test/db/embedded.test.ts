@@ -1,27 +1,17 @@
 /** The life of an embedded server: clean stops, killed owners, half-made clusters. One cluster for all of it. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "../../src/db/client.ts";
 import { type Embedded, findEmbedded, startEmbedded } from "../../src/db/embedded.ts";
 import { endProcess, findProcess, type ProcessId } from "../../src/db/process-table.ts";
+import { makeScratch } from "../helpers/scratch.ts";
 
 let directory: string;
 let running: Embedded | undefined;
 
 beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), "atelier-embedded-"));
-  chmodSync(directory, 0o711);
+  directory = makeScratch("atelier-embedded-");
 });
 
 afterAll(async () => {

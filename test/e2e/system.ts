@@ -1,6 +1,5 @@
 /** The real `up`, started as a newcomer does, with a DATA_DIR of its own; and a client for what it serves. */
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { findProcess, isAlive, type ProcessId } from "../../src/db/process-table.ts";
 import { findFreePort } from "../helpers/ports.ts";
@@ -26,16 +25,6 @@ type Env = Record<string, string | undefined>;
 const clean: Env = Object.fromEntries(
   ["PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"].map((name) => [name, process.env[name]]),
 );
-
-export function makeDirectory(): string {
-  const directory = mkdtempSync(join(tmpdir(), "atelier-e2e-"));
-  chmodSync(directory, 0o711); // as root, the user that runs PostgreSQL has to pass: else the data stay elsewhere
-  return directory;
-}
-
-export function removeDirectory(path: string): void {
-  rmSync(path, { recursive: true, force: true });
-}
 
 /** Runs one of the package's commands. */
 export function run(args: string[], env: Env) {

@@ -1,16 +1,15 @@
 /** A newcomer's journey, through the real commands: what the README promises of `up`. One system for all. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "../../src/db/client.ts";
+import { makeScratch } from "../helpers/scratch.ts";
 import {
   type Client,
   createClient,
   type Json,
   living,
   logIn,
-  makeDirectory,
-  removeDirectory,
   root,
   run,
   runToEnd,
@@ -27,7 +26,7 @@ let system: System;
 let other: Promise<System>;
 
 beforeAll(async () => {
-  directory = makeDirectory();
+  directory = makeScratch("atelier-e2e-");
   // One task at a time for each worker: with two engines for inference, two workers have to share the work.
   system = await startUp(join(directory, "data"), { DEMO_ENGINES: "3", WORKER_CONCURRENCY: "1" });
   other = startUp(join(directory, "other"), { DEMO_ENGINES: "0" });
@@ -36,7 +35,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await Promise.allSettled([system?.stop(), other?.then(({ stop }) => stop())]);
-  removeDirectory(directory);
+  rmSync(directory, { recursive: true, force: true });
 }, minute);
 
 /** Runs lines as if pasted into a shell. */

@@ -3,13 +3,13 @@
  * server's guard ends it when the run's process is gone, and deletes its files, so a killed run leaves nothing.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "../../src/db/client.ts";
 import { startEmbedded } from "../../src/db/embedded.ts";
 import { migrate, migrationsDirectory, readMigrations } from "../../src/db/migrate.ts";
 import { findProcess, ownProcess } from "../../src/db/process-table.ts";
+import { makeScratch, scratchParent } from "./scratch.ts";
 
 export interface FreshDatabase {
   url: string;
@@ -76,36 +76,19 @@ async function buildTemplate(session: { unsafe(text: string): PromiseLike<unknow
   await session.unsafe(`alter database ${template}_new rename to ${template}`);
 }
 
-/**
- * In memory where the machine has a file system for that, with room: a database is 640 files, and ext4 looks for an
- * inode that was not deleted of late each time it makes one, which took a quarter of the suite's time.
- */
-function scratch(): string {
-  const memory = "/dev/shm";
-  try {
-    const { bavail, bsize } = statfsSync(memory);
-    if (bavail * bsize > 4 * 1024 ** 3) return memory;
-  } catch {
-    // None here.
-  }
-  return tmpdir();
-}
-
 async function startThrowaway(): Promise<string> {
-  const parent = scratch();
-  sweep(parent);
+  sweep();
   const { pid, started } = ownProcess();
-  const directory = mkdtempSync(join(parent, `atelier-test-${pid}-${started.replaceAll(/\W/g, "_")}-`));
-  chmodSync(directory, 0o711); // as root, the user that runs PostgreSQL has to pass
+  const directory = makeScratch(`atelier-test-${pid}-${started.replaceAll(/\W/g, "_")}-`);
   return (await startEmbedded({ directory, isThrowaway: true })).url;
 }
 
 /** What runs left that were killed together with their guard. */
-function sweep(parent: string): void {
-  for (const name of readdirSync(parent)) {
+function sweep(): void {
+  for (const name of readdirSync(scratchParent)) {
     const [, pid, started] = /^atelier-test-(\d+)-(\w+)-\w{6}$/.exec(name) ?? [];
     if (!pid || findProcess(Number(pid))?.started.replaceAll(/\W/g, "_") === started) continue;
-    rmSync(join(parent, name), { recursive: true, force: true });
+    rmSync(join(scratchParent, name), { recursive: true, force: true });
   }
 }
 

@@ -1,7 +1,6 @@
 /** The whole system as processes of its own on one machine, each of which can be killed and started again. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { appendFileSync, chmodSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { appendFileSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { readConfig } from "../../../src/config.ts";
 import { connect, type Sql } from "../../../src/db/client.ts";
@@ -11,6 +10,7 @@ import type { Deed } from "../../../src/demo-engine/faults.ts";
 import { ensureAdmin, ensureDemoServers } from "../../../src/seed.ts";
 import { openStorage } from "../../../src/storage/index.ts";
 import { findFreePort } from "../../helpers/ports.ts";
+import { makeScratch } from "../../helpers/scratch.ts";
 
 const source = resolve(import.meta.dirname, "../../../src");
 const secretKey = "a secret key of thirty-two letters";
@@ -84,8 +84,7 @@ export interface SystemOptions {
 export type System = Awaited<ReturnType<typeof startSystem>>;
 
 export async function startSystem({ engines, workers, stepMs }: SystemOptions) {
-  const directory = mkdtempSync(join(tmpdir(), "atelier-chaos-"));
-  chmodSync(directory, 0o711); // as root, the user that runs PostgreSQL has to pass
+  const directory = makeScratch("atelier-chaos-");
   const logs = join(directory, "logs");
   mkdirSync(logs);
   let database: Embedded = await startEmbedded({ directory });
