@@ -1,6 +1,6 @@
 /** Which model files lie where, and which have to go. */
-import { beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync } from "node:fs";
+import { beforeEach, expect, onTestFinished, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -52,6 +52,7 @@ test("what was placed just now is not taken for gone: the engine was asked befor
 
 test("over the limit the least recently used go, but not what runs, nor what is not ours", async () => {
   const sharedDir = mkdtempSync(join(tmpdir(), "atelier-shared-"));
+  onTestFinished(() => rmSync(sharedDir, { recursive: true }));
   const loras = join(sharedDir, "loras", "atelier");
   await mkdir(loras, { recursive: true });
   await mkdir(join(sharedDir, "checkpoints", "atelier"), { recursive: true });
