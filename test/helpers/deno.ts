@@ -39,6 +39,8 @@ export async function startDeno(config: Config, databaseUrl: string, secretKey: 
       SOCKETS_PER_USER: String(config.socketLimits.perUser),
       SOCKETS_PER_ADDRESS: String(config.socketLimits.perAddress),
       USER_QUOTA_BYTES: String(config.userQuotaBytes),
+      MAX_WAITING_PER_USER: String(config.maxWaitingPerUser),
+      MAX_RUNNING_PER_USER: String(config.maxRunningPerUser),
       S3_ENDPOINT: config.s3?.endpoint,
       S3_BUCKET: config.s3?.bucket,
       S3_ACCESS_KEY_ID: config.s3?.accessKeyId,

@@ -21,6 +21,13 @@ export function makePicture({ width = 64, height = 48, color, format = "png" }: 
     .toBuffer();
 }
 
+/** As a browser sends a file; `name` is what it is called there. */
+export function makeForm(name: string, bytes: Uint8Array, field = "file"): FormData {
+  const form = new FormData();
+  form.set(field, new File([new Uint8Array(bytes)], name));
+  return form;
+}
+
 /** A valid .safetensors file, different at every call. */
 export function makeModelFile(metadata?: Record<string, string>): Buffer {
   const weight = { dtype: "F32", shape: [2], data_offsets: [0, 8] };

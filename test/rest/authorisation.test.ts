@@ -1,9 +1,11 @@
 /** Every resource, every verb, every kind of caller: the contract's table of who may do what. */
 import { describe, expect, test } from "bun:test";
 import { resources } from "../../src/resources/index.ts";
-import { type Account, type Json, startApp } from "../helpers/app.ts";
+import type { Resource } from "../../src/rest/define.ts";
+import { type Answer, type Json, startApp } from "../helpers/app.ts";
+import { type Asked, operations, othersOf, type SampleOperation } from "../helpers/operations.ts";
 import { sampleOf } from "../helpers/samples.ts";
-import { expectedStatus, type Kind, owned, type Verb, verbs, viewers } from "./access.ts";
+import { expectedOfOperation, expectedStatus, type Kind, owned, type Verb, verbs, viewers } from "./access.ts";
 
 const app = await startApp();
 const owner = await app.signUp("owner");
@@ -11,56 +13,106 @@ const stranger = await app.signUp("stranger");
 const admin = await app.admin();
 const revoked = await app.signUp("revoked");
 await app.sql`update sessions set status = 'revoked', revoked_at = now() where id = ${revoked.sessionId}`;
+const expired = await app.signUp("expired");
+await app.sql`update sessions set expires_at = now() where id = ${expired.sessionId}`;
 
 const methods: Record<Verb, string> = { list: "GET", get: "GET", post: "POST", patch: "PATCH", delete: "DELETE" };
 
+const tokens: Record<Kind, string | undefined> = {
+  guest: undefined,
+  stranger: stranger.token,
+  owner: owner.token,
+  admin: admin.token,
+  revoked: revoked.token,
+  expired: expired.token,
+  garbage: "not-a-token",
+};
+
+/** What nothing is done to serves all who ask: an object of each resource, and whose it is. */
+const shared = new Map<string, ReturnType<typeof makeTarget>>();
+const keep = <T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> => {
+  const made = kept.get(key) ?? make();
+  kept.set(key, made);
+  return made;
+};
+
 /** Users own themselves: the owner of a fresh user is that user. */
-async function prepare(name: string, isPublic: boolean) {
+async function makeTarget(name: string, isPublic: boolean) {
   const target = name === "users" ? await app.signUp("target") : owner;
   const id = name === "users" ? target.id : await sampleOf(name).make(app, { owner, admin }, isPublic);
-  const accounts: Record<Kind, Account | null> = {
-    guest: null,
-    stranger,
-    owner: target,
-    admin,
-    revoked,
-    garbage: null,
-  };
-  return {
-    id,
-    tokenOf: (viewer: Kind) => (viewer === "garbage" ? "not-a-token" : accounts[viewer]?.token),
-    /** For a POST's references: what this viewer may use, when it may do anything. */
-    asOf: (viewer: Kind) => (viewer === "stranger" || viewer === "admin" ? (accounts[viewer] as Account) : owner),
-  };
+  return { id, tokenOf: (viewer: Kind) => (viewer === "owner" ? target.token : tokens[viewer]) };
 }
 
-async function request(name: string, verb: Verb, viewer: Kind, isPublic: boolean) {
-  const { id, tokenOf, asOf } = await prepare(name, isPublic);
-  const path = verb === "list" || verb === "post" ? `/api/${name}` : `/api/${name}/${id}`;
+interface Case {
+  verb: Verb;
+  viewer: Kind;
+  status: number;
+}
+
+async function request(name: string, { verb, viewer, status }: Case, isPublic: boolean, isBulk: boolean) {
+  const changes = status < 300 && (verb === "patch" || verb === "delete");
+  const { id, tokenOf } = changes
+    ? await makeTarget(name, isPublic)
+    : await keep(shared, `${name} ${isPublic}`, () => makeTarget(name, isPublic));
+  const collection = `/api/${name}`;
+  const object = isBulk ? `${collection}?id=${id}` : `${collection}/${id}`;
   const { post, patch } = sampleOf(name);
-  const bodies: Partial<Record<Verb, Json>> = {
-    post: verb === "post" && post ? await post(app, { as: asOf(viewer), owner }) : {},
-    patch,
-  };
+  // A POST's references are to what this viewer may use, when it may do anything.
+  const as = viewer === "stranger" ? stranger : viewer === "admin" ? admin : owner;
+  const made = verb === "post" && post ? await post(app, { as, owner }) : {};
+  const bodies: Partial<Record<Verb, Json>> = { post: isBulk ? [made] : made, patch };
+  const path = verb === "list" || verb === "post" ? collection : object;
   return app.call(methods[verb], path, { token: tokenOf(viewer), body: bodies[verb] });
 }
 
-for (const { name } of resources) {
+function expectStatus(answer: Answer, status: number): void {
+  expect({ status: answer.status, body: answer.status === status ? "" : answer.text }).toEqual({ status, body: "" });
+}
+
+for (const { name, isBulk } of resources as readonly Resource[]) {
   for (const isPublic of owned.includes(name) ? [false, true] : [false]) {
     describe(`${owned.includes(name) ? (isPublic ? "public " : "private ") : ""}${name}`, () => {
-      const cases = verbs.flatMap((verb) =>
-        viewers.map((viewer) => ({ viewer, verb, status: expectedStatus(name, verb, viewer, isPublic) })),
+      const casesOf = (some: readonly Verb[]): Case[] =>
+        some.flatMap((verb) =>
+          viewers.map((viewer) => ({ viewer, verb, status: expectedStatus(name, verb, viewer, isPublic) })),
+        );
+      test.each(casesOf(verbs))("$viewer asks for $verb: $status", async (asked) =>
+        expectStatus(await request(name, asked, isPublic, false), asked.status),
       );
-      test.each(cases)("$viewer asks for $verb: $status", async ({ viewer, verb, status }) => {
-        const answer = await request(name, verb, viewer, isPublic);
-        expect({ status: answer.status, body: answer.status === status ? "" : answer.text }).toEqual({
-          status,
-          body: "",
-        });
-      });
+      if (!isBulk) return;
+      test.each(casesOf(["post", "patch", "delete"]))("$viewer asks for $verb of many: $status", async (asked) =>
+        expectStatus(await request(name, asked, isPublic, true), asked.status),
+      );
     });
   }
 }
+
+describe("beside the resources", async () => {
+  const { body: document } = await app.call("GET", "/api/openapi.json");
+  test("every operation that the document has is asked below", () => {
+    expect(Object.keys(operations).sort()).toEqual(othersOf(document, resources).sort());
+  });
+
+  const asked = new Map<string, Promise<Asked>>();
+  const cases = Object.entries(operations).flatMap(([route, operation]) =>
+    (["read", "write"].includes(operation.rule) && !operation.isPrivate ? [false, true] : [false]).flatMap((isPublic) =>
+      viewers.map((viewer) => ({
+        route,
+        viewer,
+        isPublic,
+        what: isPublic ? "public" : "private",
+        status: expectedOfOperation(operation, viewer, isPublic),
+      })),
+    ),
+  );
+  test.each(cases)("$route, $what, of $viewer: $status", async ({ route, viewer, isPublic, status }) => {
+    const [method = ""] = route.split(" ");
+    const ask = () => (operations[route] as SampleOperation).ask(app, owner, isPublic);
+    const isHarmless = status >= 300 || method === "GET";
+    const { path, ...options } = await (isHarmless ? keep(asked, `${route} ${isPublic}`, ask) : ask());
+    expectStatus(await app.call(method, path, { ...options, token: tokens[viewer] }), status);
+  });
+});
 
 describe("a private object and a missing one answer alike, apart from the id", () => {
   const cases = [...owned, "sessions"].flatMap((name) =>
@@ -69,7 +121,7 @@ describe("a private object and a missing one answer alike, apart from the id", (
       .flatMap((viewer) => (["get", "patch", "delete"] as const).map((verb) => ({ name, viewer, verb }))),
   );
   test.each(cases)("$viewer asks for $verb on $name", async ({ name, viewer, verb }) => {
-    const { id, tokenOf } = await prepare(name, false);
+    const { id, tokenOf } = await makeTarget(name, false);
     const missing = typeof id === "number" ? 2_000_000_000 : "no-such-session";
     const ask = (which: number | string) =>
       app.call(methods[verb], `/api/${name}/${which}`, {

@@ -5,7 +5,7 @@ import { deflateSync } from "node:zlib";
 import sharp from "sharp";
 import { type CallOptions, type Json, startApp, toRequest } from "../helpers/app.ts";
 import { isOnDeno } from "../helpers/deno.ts";
-import { makeModelFile, makePicture } from "../helpers/files.ts";
+import { makeForm, makeModelFile, makePicture } from "../helpers/files.ts";
 
 const app = await startApp();
 const owner = await app.signUp("owner");
@@ -24,18 +24,12 @@ const bare = (url: string) => url.split("?")[0] as string;
 const upload = (body: unknown, headers: Record<string, string> = {}, token: string | undefined = owner.token) =>
   app.call("POST", "/api/files", { token, body, headers });
 
-function form(name: string, bytes: Uint8Array, field = "file"): FormData {
-  const data = new FormData();
-  data.set(field, new File([new Uint8Array(bytes)], name));
-  return data;
-}
-
 describe("upload", () => {
   test.each(["png", "jpeg", "webp", "avif"] as const)("a %s by its bytes, raw or as a form", async (format) => {
     for (const isForm of [false, true]) {
       const picture = await makePicture({ format, width: 40, height: 30 });
       const answer = isForm
-        ? await upload(form("anything.txt", picture))
+        ? await upload(makeForm("anything.txt", picture))
         : await upload(picture, { "Content-Type": "text/plain" });
       expect([answer.status, answer.text.slice(0, 0)]).toEqual([201, ""]);
       expect(answer.body).toMatchObject({ content_type: `image/${format}`, width: 40, height: 30 });
@@ -49,14 +43,14 @@ describe("upload", () => {
 
   test("a model file", async () => {
     const bytes = makeModelFile();
-    const { status, body } = await upload(form("style.safetensors", bytes));
+    const { status, body } = await upload(makeForm("style.safetensors", bytes));
     expect(status).toBe(201);
     expect(body).toMatchObject({ hash: sha256(bytes), size: bytes.length, width: null, height: null });
     expect(sha256((await download(body.url)).bytes)).toBe(sha256(bytes));
   });
 
   const refused: { what: string; body: FormData | Uint8Array; status: number }[] = [
-    { what: "a text called .png", body: form("a.png", Buffer.from("hello world, no picture")), status: 415 },
+    { what: "a text called .png", body: makeForm("a.png", Buffer.from("hello world, no picture")), status: 415 },
     { what: "HTML", body: Buffer.from("<html><script>alert(1)</script>"), status: 415 },
     { what: "SVG", body: Buffer.from('<svg xmlns="http://www.w3.org/2000/svg"/>'), status: 415 },
     { what: "a GIF", body: Buffer.from("GIF89a\x01\x00\x01\x00\x00\x00\x00"), status: 415 },
@@ -64,7 +58,7 @@ describe("upload", () => {
     { what: "a pickle", body: Buffer.from([0x80, 0x04, 0x95, 0, 0, 0, 0, 0, 0, 0]), status: 415 },
     { what: "a cut model file", body: makeModelFile().subarray(0, 40), status: 415 },
     { what: "nothing", body: new Uint8Array(0), status: 422 },
-    { what: "a form without the field", body: form("a.png", somePicture, "picture"), status: 422 },
+    { what: "a form without the field", body: makeForm("a.png", somePicture, "picture"), status: 422 },
     { what: "a picture of too many pixels", body: hugePng(20_000, 20_000), status: 413 },
   ];
   test.each(refused)("$what: $status, and nothing is kept", async ({ body, status }) => {
@@ -88,7 +82,7 @@ describe("upload", () => {
   });
 
   test("guests may not", async () => {
-    const answer = await app.call("POST", "/api/files", { body: form("a.png", await makePicture()) });
+    const answer = await app.call("POST", "/api/files", { body: makeForm("a.png", await makePicture()) });
     expect(answer.status).toBe(401);
   });
 

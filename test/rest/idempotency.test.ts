@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { patience } from "../../src/rest/idempotency.ts";
 import { type Answer, type Json, startApp } from "../helpers/app.ts";
-import { makePicture } from "../helpers/files.ts";
+import { makeForm, makePicture } from "../helpers/files.ts";
 import { anotherProcess } from "../helpers/process.ts";
 
 const app = await startApp();
@@ -146,12 +146,10 @@ describe("uploads", () => {
   test("the same bytes are the same request, however they are packed; others are not", async () => {
     const key = fresh();
     const picture = await makePicture();
-    const form = new FormData();
-    form.set("file", new File([new Uint8Array(picture)], "a.png"));
     const first = await upload(picture, key);
     const again = await app.call("POST", "/api/files", {
       token: user.token,
-      body: form,
+      body: makeForm("a.png", picture),
       headers: { "Idempotency-Key": key },
     });
     const other = await upload(await makePicture(), key);
