@@ -21,10 +21,13 @@ export interface Env {
   };
 }
 
-/** @throws Problem "invalid-query": what is read or written by its path takes no parameters */
-export function refuseQuery(url: string): void {
+/**
+ * @param known what is taken all the same
+ * @throws Problem "invalid-query": what is read or written by its path takes no parameters
+ */
+export function refuseQuery(url: string, known: readonly string[] = []): void {
   if (!url.includes("?")) return;
-  const query = new URL(url).searchParams;
-  const errors = [...new Set(query.keys())].map((parameter) => ({ parameter, detail: "is not accepted here" }));
-  if (errors.length > 0) throw new Problem("invalid-query", { detail: "No parameters are accepted here", errors });
+  const unknown = new Set(new URL(url).searchParams.keys()).difference(new Set(known));
+  const errors = [...unknown].map((parameter) => ({ parameter, detail: "is not accepted here" }));
+  if (errors.length > 0) throw new Problem("invalid-query", { detail: "The query has faults", errors });
 }

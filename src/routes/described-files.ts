@@ -128,7 +128,7 @@ export function describeFiles(): Described {
             Location: header("Location"),
           }),
         },
-        problems: ["quota-exceeded", "storage-unavailable"],
+        problems: ["invalid-query", "quota-exceeded", "storage-unavailable"],
         isIdempotent: true,
       }),
       "POST /api/files/{key}/complete": describeOperation({
@@ -163,9 +163,9 @@ export function describeFiles(): Described {
         tag,
         summary: "Delete a file that nothing uses",
         token: "required",
-        parameters: [key],
+        parameters: [key, ...signature],
         answers: { 204: { description: "It is gone" } },
-        problems: ["forbidden", "not-found", "in-use", "storage-unavailable"],
+        problems: ["invalid-query", "forbidden", "not-found", "in-use", "storage-unavailable"],
       }),
       "POST /api/datasets/{id}/files": describeOperation({
         id: "addDatasetFiles",
@@ -238,7 +238,7 @@ export function describeFiles(): Described {
           ifNoneMatch,
         ],
         answers: fileAnswers({ [model]: { schema: binary } }),
-        problems: ["not-found", "storage-unavailable"],
+        problems: ["invalid-query", "not-found", "storage-unavailable"],
       }),
     },
   };

@@ -21,6 +21,7 @@ export function fileRoutes(deps: FileDeps) {
 
   routes.post("/", async (c) => {
     const { context, userId } = requireUser(c);
+    refuseQuery(c.req.url);
     if (/^application\/json\b/i.test(c.req.header("content-type") ?? "")) {
       const body = await readJson(c.req.raw);
       return answerOnce(
@@ -79,6 +80,8 @@ export function fileRoutes(deps: FileDeps) {
 
   routes.delete("/:key", async (c) => {
     const { sql, viewer } = requireUser(c).context;
+    // A URL as it was shown names the file, too.
+    refuseQuery(c.req.url, ["expires", "signature"]);
     const key = readKey(c.req.param("key"));
     const [file] = await sql<{ user_id: number | null; is_used: boolean; is_public: boolean }[]>`
       select user_id, is_file_used(key) as is_used, is_file_public(key, user_id) as is_public

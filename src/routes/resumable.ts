@@ -28,7 +28,10 @@ export function resumableRoutes({ storage, temporaryDirectory, config }: FileDep
   const routes = new Hono<Env>();
 
   routes.use(async (c, next) => {
-    if (c.req.method !== "OPTIONS") refuseVersion(c);
+    if (c.req.method !== "OPTIONS") {
+      requireUser(c);
+      refuseVersion(c);
+    }
     await next();
     c.res.headers.set("Tus-Resumable", version);
   });
@@ -73,10 +76,10 @@ export function resumableRoutes({ storage, temporaryDirectory, config }: FileDep
 
   routes.patch("/:key", async (c) => {
     const { context } = requireUser(c);
-    refuseQuery(c.req.url);
     if (c.req.header("content-type") !== partType) {
       throw new Problem("unsupported-media-type", { detail: `The body must be ${partType}` });
     }
+    refuseQuery(c.req.url);
     const upload = await find(c);
     const offset = readCount(c, "Upload-Offset");
     if (offset !== upload.received || upload.file_key !== null) {

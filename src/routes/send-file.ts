@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Context, Input } from "../rest/define.ts";
 import { matchesNone } from "../rest/etag.ts";
-import type { Env } from "../rest/http.ts";
+import { type Env, refuseQuery } from "../rest/http.ts";
 import { contentDisposition } from "../storage/disposition.ts";
 import { type ThumbnailEdge, thumbnailKey } from "../storage/keys.ts";
 import type { ByteRange, Storage } from "../storage/storage.ts";
@@ -28,6 +28,7 @@ export function modelFileRoutes({ storage }: { storage: Storage }, findModel: Mo
   const routes = new Hono<Env>();
   routes.get("/:id/file", async (c) => {
     const context = c.get("context");
+    refuseQuery(c.req.url);
     const id = c.req.param("id");
     const { model_path, name } = await findModel(id, context);
     if (typeof model_path !== "string") throw new Problem("not-found", { detail: `Model ${id} has no file yet` });
