@@ -26,12 +26,13 @@ export const params = defineResource({
   patch: {
     shape: () => ({ value: overrideSchema }),
     async change({ sql }, input, [row]) {
+      if (input.value === undefined) return {};
       const [kept] = await sql<
         { overrides: Overrides }[]
       >`select overrides from params where id = ${row?.id as string}`;
       const merged: Overrides = { ...kept?.overrides };
       // A merge patch two levels deep: null takes a change back.
-      for (const [field, given] of Object.entries((input.value ?? {}) as Overrides)) {
+      for (const [field, given] of Object.entries(input.value as Overrides)) {
         const next = { ...merged[field], ...given };
         merged[field] = Object.fromEntries(Object.entries(next).filter(([, value]) => value != null));
       }
