@@ -7,7 +7,7 @@ import { resourcesByName } from "../resources/index.ts";
 import type { Context } from "../rest/define.ts";
 import type { Target } from "./follower.ts";
 import type { Hub } from "./hub.ts";
-import type { Places } from "./places.ts";
+import type { Places, Stay } from "./places.ts";
 
 export interface RelayDeps {
   /** The app's answer to a request. */
@@ -25,11 +25,15 @@ export interface Admitted {
   viewer: Viewer;
   /** What GET answers. */
   answer: Response;
-  /** To be called when the connection has ended. */
-  leave: () => void;
+  /** To be left when the connection has ended. */
+  stay: Stay;
 }
 
-/** @param request as a plain GET; a Response is what the caller is refused with, or what is no resource's */
+/**
+ * Makes no functions, which would keep the request and its answer in memory for as long as the connection lasts.
+ *
+ * @param request as a plain GET; a Response is what the caller is refused with, or what is no resource's
+ */
 export async function admit(
   request: Request,
   address: string | undefined,
@@ -38,28 +42,25 @@ export async function admit(
   const url = new URL(request.url);
   const target = readTarget(url);
   if (!target) return deps.answer(request, address);
-  const places: (() => void)[] = [];
-  const leave = () => {
-    for (const free of places) free();
-  };
+  let stay: Stay | null = null;
   try {
-    places.push(deps.places.takeForAddress(deps.readAddress(address, request.headers.get("x-forwarded-for"))));
+    stay = deps.places.enter(deps.readAddress(address, request.headers.get("x-forwarded-for")));
     const answer = await deps.answer(request, address);
     if (answer.status !== 200) {
-      leave();
+      stay.leave();
       return answer;
     }
     const viewer = await findViewer(deps.sql, readToken(request.headers));
-    if (viewer.id !== null) places.push(deps.places.takeForUser(viewer.id));
+    if (viewer.id !== null) deps.places.enterUser(stay, viewer.id);
     const { name } = target;
     return {
       target: "id" in target ? target : { name, query: url.searchParams, context: await deps.contextFor(viewer) },
       viewer,
       answer,
-      leave,
+      stay,
     };
   } catch (error) {
-    leave();
+    stay?.leave();
     const problem = error instanceof Problem ? error : problemOfDatabase(error);
     if (!problem) throw error;
     return refusal(problem);
@@ -71,10 +72,11 @@ function readTarget({ pathname }: URL): { name: string; id: number | string } | 
   const [, api, name = "", id = "", ...rest] = pathname.split("/");
   const resource = api === "api" && rest.length === 0 ? resourcesByName.get(name) : undefined;
   if (!resource) return null;
-  if (id === "") return pathname.endsWith("/") ? null : { name };
-  if (resource.id === "integer") return { name, id: Number(id) };
+  // The name is the resource's own: a part of the path would keep the whole path.
+  if (id === "") return pathname.endsWith("/") ? null : { name: resource.name };
+  if (resource.id === "integer") return { name: resource.name, id: Number(id) };
   try {
-    return { name, id: decodeURIComponent(id) };
+    return { name: resource.name, id: decodeURIComponent(id) };
   } catch {
     return null; // GET refuses it
   }

@@ -7,7 +7,7 @@ import type { Viewer } from "../auth/viewer.ts";
 import type { Context, Resource } from "../rest/define.ts";
 import { readPage } from "../rest/read.ts";
 import { type Role, readConditions, readOwn, readSeen, type Seen } from "../rest/views.ts";
-import type { Follower } from "./follower.ts";
+import type { Follower, ListTarget } from "./follower.ts";
 import { inTime, readingMs } from "./in-time.ts";
 import { ListTopic } from "./list-topic.ts";
 import { ObjectTopic } from "./object-topic.ts";
@@ -49,13 +49,13 @@ export class Desk {
     const { target } = follower;
     if ("id" in target) {
       const key = String(target.id);
-      const topic = this.objects.get(key) ?? new ObjectTopic(this.resource, target.id);
+      const topic = this.objects.get(key) ?? new ObjectTopic(this.resource, target);
       this.objects.set(key, topic);
       topic.join(follower);
       this.dueAt(key, performance.now());
     } else {
       const key = listKey(target.query);
-      const topic = this.lists.get(key) ?? this.openList(target.query, target.context);
+      const topic = this.lists.get(key) ?? this.openList(target);
       this.lists.set(key, topic);
       topic.join(follower);
       this.wakeAt(performance.now());
@@ -68,8 +68,9 @@ export class Desk {
     else leave(this.lists, listKey(target.query), follower);
   }
 
-  private openList(query: URLSearchParams, context: Context): ListTopic {
-    const topic = new ListTopic(this.resource, query, readConditions(this.resource, query, context));
+  private openList(target: ListTarget): ListTopic {
+    const { query, context } = target;
+    const topic = new ListTopic(this.resource, target, readConditions(this.resource, query, context));
     topic.onRestart = () => this.wakeAt(performance.now());
     return topic;
   }

@@ -28,10 +28,16 @@ export function toMessage(frame: Frame | ListFrame): Message {
   return { type: frame.type, version: "version" in frame ? frame.version : null, text: JSON.stringify(frame) };
 }
 
-/** An object as one view shows it. */
+/** An object as one view shows it: kept as text, which is a fraction of what the values take. */
 export interface State {
   version: number;
-  data: Data;
+  text: string;
+}
+
+/** The same frame as `toMessage` makes of the object's values. */
+export function toSnapshot(name: string, id: Id, { version, text }: State): Message {
+  const head = JSON.stringify({ type: "snapshot", name, id, version });
+  return { type: "snapshot", version, text: `${head.slice(0, -1)},"data":${text}}` };
 }
 
 /** The fields whose values differ. Values are JSON, so their text tells. */

@@ -72,10 +72,12 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
     /** The snapshot follows at once, before anything else. */
     follow(follower: Follower): void {
       followers.add(follower);
-      deskOf(follower).join(follower);
       const { sessionId } = follower.viewer;
+      const others = (sessionId !== null && bySession.get(sessionId)) || new Set();
+      const [other] = others;
+      if (other?.viewer.admin === follower.viewer.admin) follower.viewer = other.viewer;
+      deskOf(follower).join(follower);
       if (sessionId === null) return;
-      const others = bySession.get(sessionId) ?? new Set();
       bySession.set(sessionId, others.add(follower));
       // It may have ended after the request was judged and before anybody could be told.
       if (arrived.size === 0) {

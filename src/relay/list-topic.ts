@@ -9,7 +9,7 @@ import type { Context, Resource } from "../rest/define.ts";
 import { isMoving } from "../rest/moving.ts";
 import { printPage, type ReadPage } from "../rest/read.ts";
 import { type Conditions, type Own, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
-import { closeCodes, type Follower } from "./follower.ts";
+import { closeCodes, type Follower, type ListTarget } from "./follower.ts";
 import { changedFields, isUpdatable, type Message, toMessage } from "./frames.ts";
 import { inTime, readingMs } from "./in-time.ts";
 
@@ -31,9 +31,13 @@ export class ListTopic {
 
   constructor(
     private readonly resource: Resource,
-    readonly query: URLSearchParams,
+    private readonly target: ListTarget,
     private readonly conditions: Conditions,
   ) {}
+
+  get query(): URLSearchParams {
+    return this.target.query;
+  }
 
   get isEmpty(): boolean {
     return this.followers.size === 0 && this.joining.size === 0;
@@ -46,6 +50,7 @@ export class ListTopic {
   join(follower: Follower): void {
     this.joining.add(follower);
     follower.topic = this;
+    follower.target = this.target;
   }
 
   /** Called when somebody has to get the page again; set by whoever looks after the topic. */
@@ -185,7 +190,7 @@ export class ListTopic {
   moving(): Set<string> {
     const ids = new Set<string>();
     for (const told of this.followers.values()) {
-      for (const [id, text] of told) if (!ids.has(id) && isMoving(this.resource, JSON.parse(text))) ids.add(id);
+      for (const [id, text] of told) if (!ids.has(id) && isMoving(this.resource, text)) ids.add(id);
     }
     return ids;
   }

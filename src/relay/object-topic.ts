@@ -3,46 +3,51 @@ import { guest, type Viewer } from "../auth/viewer.ts";
 import type { Resource } from "../rest/define.ts";
 import { isMoving, isSigned } from "../rest/moving.ts";
 import { type Own, type Role, roleOf, rolesOf, type Seen } from "../rest/views.ts";
-import { closeCodes, type Follower } from "./follower.ts";
-import { changedFields, isUpdatable, type Message, type State, toMessage } from "./frames.ts";
+import { closeCodes, type Follower, type ObjectTarget } from "./follower.ts";
+import { changedFields, isUpdatable, type Message, type State, toMessage, toSnapshot } from "./frames.ts";
 
 /** The followers of one session, or all guests: they see the same. */
 interface Party {
   viewer: Viewer;
   followers: Set<Follower>;
-  /** Which of the topic's states they were told last. */
+  /** Which view they were told last, and what it showed: one object for all parties of the same view. */
   view: string | null;
+  state: State | null;
 }
 
 export class ObjectTopic {
   private readonly parties = new Map<string, Party>();
-  private joining = new Set<Follower>();
-  /** Who has not been told anything yet. */
-  private readonly fresh = new Set<Follower>();
-  /** What was told last, by view. */
-  private states = new Map<string, State>();
+  private joining: Set<Follower> | null = null;
   /** The next telling is a snapshot for all. */
   isAnew = false;
   /** When a change was told last; snapshots of those who come do not count. */
   toldAt = 0;
   readAt = 0;
+  /** Whether what was told last changes without a version, or shows URLs that end to work. */
+  isMoving = false;
+  isSigned = false;
 
   constructor(
     private readonly resource: Resource,
-    readonly id: number | string,
+    private readonly target: ObjectTarget,
   ) {}
 
+  get id(): number | string {
+    return this.target.id;
+  }
+
   get isEmpty(): boolean {
-    return this.parties.size === 0 && this.joining.size === 0;
+    return this.parties.size === 0 && !this.joining?.size;
   }
 
   join(follower: Follower): void {
+    this.joining ??= new Set();
     this.joining.add(follower);
+    follower.target = this.target;
   }
 
   leave(follower: Follower): void {
-    this.joining.delete(follower);
-    this.fresh.delete(follower);
+    this.joining?.delete(follower);
     const key = partyKey(follower.viewer);
     const party = this.parties.get(key);
     if (party?.followers.delete(follower) && party.followers.size === 0) this.parties.delete(key);
@@ -50,19 +55,19 @@ export class ObjectTopic {
 
   /** Takes those in who have come: what is read after this is what they are told. */
   admit(): void {
-    for (const follower of this.joining) {
+    for (const follower of this.joining ?? []) {
       const key = partyKey(follower.viewer);
-      const party = this.parties.get(key) ?? { viewer: follower.viewer, followers: new Set(), view: null };
+      const party = this.parties.get(key) ?? { viewer: follower.viewer, followers: new Set(), view: null, state: null };
       this.parties.set(key, party);
       party.followers.add(follower);
-      this.fresh.add(follower);
+      follower.isFresh = true;
       follower.topic = this;
     }
-    this.joining = new Set();
+    this.joining = null;
   }
 
   catchUp(follower: Follower): void {
-    const state = this.states.get(this.parties.get(partyKey(follower.viewer))?.view ?? "");
+    const state = this.parties.get(partyKey(follower.viewer))?.state;
     if (state) follower.send(this.snapshot(state));
   }
 
@@ -85,7 +90,7 @@ export class ObjectTopic {
         const text = role && seen.as[role];
         if (text === undefined) continue; // the viewer has another role since the roles were asked for
         const shown = role ? text && { version: seen.version, text } : await readOwn(party.viewer);
-        if (shown) now.set(view, { version: shown.version, data: JSON.parse(shown.text) });
+        if (shown) now.set(view, shown);
       }
       views.push([key, party, now.has(view) ? view : null]);
     }
@@ -96,38 +101,44 @@ export class ObjectTopic {
         this.drop(key, party);
         continue;
       }
-      const before = party.view === null || this.isAnew ? undefined : this.states.get(party.view);
+      const before = this.isAnew ? null : party.state;
       const change = `${before ? party.view : ""}>${view}`;
       if (!messages.has(change)) messages.set(change, this.between(before, state));
       const message = messages.get(change) ?? null;
       for (const follower of party.followers) {
-        if (this.fresh.delete(follower)) this.greet(follower, state);
+        if (follower.isFresh) this.greet(follower, state);
         else if (message) {
           follower.send(message);
           this.toldAt = this.readAt;
         }
       }
       party.view = view;
+      party.state = state;
     }
-    this.states = now;
+    const texts = [...now.values()].map(({ text }) => text);
+    this.isMoving = texts.some((text) => isMoving(this.resource, text));
+    this.isSigned = texts.some(isSigned);
     this.isAnew = false;
   }
 
   private greet(follower: Follower, state: State): void {
+    follower.isFresh = false;
     // Whoever comes back with this very version holds it, unless it shows what moves without a version.
-    const holds = follower.known === state.version && !isMoving(this.resource, state.data);
-    if (holds && !isSigned(JSON.stringify(state.data))) return;
+    if (follower.known === state.version && !isSigned(state.text) && !isMoving(this.resource, state.text)) return;
     follower.send(this.snapshot(state));
   }
 
-  private snapshot({ version, data }: State): Message {
-    return toMessage({ type: "snapshot", name: this.resource.name, id: this.id, version, data });
+  private snapshot(state: State): Message {
+    return toSnapshot(this.resource.name, this.id, state);
   }
 
   /** Null when nothing differs. */
-  private between(before: State | undefined, now: State): Message | null {
-    if (!before || !isUpdatable(before.data, now.data)) return this.snapshot(now);
-    const data = changedFields(before.data, now.data);
+  private between(before: State | null, now: State): Message | null {
+    if (!before) return this.snapshot(now);
+    if (before.text === now.text) return null;
+    const [known, current] = [JSON.parse(before.text), JSON.parse(now.text)];
+    if (!isUpdatable(known, current)) return this.snapshot(now);
+    const data = changedFields(known, current);
     return data && toMessage({ type: "update", name: this.resource.name, id: this.id, version: now.version, data });
   }
 
@@ -136,18 +147,9 @@ export class ObjectTopic {
     this.parties.delete(key);
     const message = toMessage({ type: "delete", name: this.resource.name, id: this.id });
     for (const follower of party.followers) {
-      this.fresh.delete(follower);
       follower.send(message);
       follower.close(closeCodes.gone, "the object is gone");
     }
-  }
-
-  get isMoving(): boolean {
-    return [...this.states.values()].some(({ data }) => isMoving(this.resource, data));
-  }
-
-  get isSigned(): boolean {
-    return [...this.states.values()].some(({ data }) => isSigned(JSON.stringify(data)));
   }
 }
 

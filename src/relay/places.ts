@@ -8,34 +8,64 @@ export interface SocketLimits {
   perAddress: number;
 }
 
-export interface Places {
-  /** @returns gives the place back @throws Problem "too-many-requests" */
-  takeForAddress(address: string): () => void;
-  takeForUser(userId: number): () => void;
+export type Places = ReturnType<typeof createPlaces>;
+
+/** Who holds connections open: a user or an address, shared by all of them. */
+class Holder {
+  count = 0;
+
+  constructor(
+    private readonly all: Map<string, Holder>,
+    private readonly name: string,
+  ) {}
+
+  take(): void {
+    this.all.set(this.name, this);
+    this.count += 1;
+  }
+
+  free(): void {
+    this.count -= 1;
+    if (this.count === 0) this.all.delete(this.name);
+  }
 }
 
-export function createPlaces({ perUser, perAddress }: SocketLimits): Places {
-  const taken = new Map<string, number>();
-  function take(holder: string, limit: number, whose: string): () => void {
-    const count = taken.get(holder) ?? 0;
-    if (limit > 0 && count >= limit) {
+/** The places of one connection. */
+export class Stay {
+  private user: Holder | null = null;
+
+  constructor(private address: Holder | null) {}
+
+  addUser(user: Holder): void {
+    this.user = user;
+  }
+
+  /** Gives the places back, however often it is called. */
+  leave(): void {
+    this.address?.free();
+    this.user?.free();
+    this.address = null;
+    this.user = null;
+  }
+}
+
+export function createPlaces({ perUser, perAddress }: SocketLimits) {
+  const holders = new Map<string, Holder>();
+  function take(name: string, limit: number, whose: string): Holder {
+    const holder = holders.get(name) ?? new Holder(holders, name);
+    if (limit > 0 && holder.count >= limit) {
       throw new Problem("too-many-requests", {
         detail: `${whose} holds ${limit} connections open already`,
         headers: { "Retry-After": "10" },
       });
     }
-    taken.set(holder, count + 1);
-    let isHeld = true;
-    return () => {
-      if (!isHeld) return;
-      isHeld = false;
-      const rest = (taken.get(holder) ?? 1) - 1;
-      if (rest > 0) taken.set(holder, rest);
-      else taken.delete(holder);
-    };
+    holder.take();
+    return holder;
   }
   return {
-    takeForAddress: (address) => take(`address ${networkOf(address)}`, perAddress, "Your address"),
-    takeForUser: (userId) => take(`user ${userId}`, perUser, "The user"),
+    /** @throws Problem "too-many-requests" */
+    enter: (address: string): Stay => new Stay(take(`address ${networkOf(address)}`, perAddress, "Your address")),
+    /** @throws Problem "too-many-requests" */
+    enterUser: (stay: Stay, userId: number): void => stay.addUser(take(`user ${userId}`, perUser, "The user")),
   };
 }

@@ -1,9 +1,11 @@
 /** WebSockets on the paths of objects and lists. */
 import { Problem } from "../problems.ts";
-import type { Upgrade } from "../runtime/runtime.ts";
+import type { Socket, Upgrade, Visitor } from "../runtime/runtime.ts";
 import { admit, type RelayDeps, refusal } from "./admission.ts";
 import { Follower } from "./follower.ts";
 import type { Message } from "./frames.ts";
+import type { Hub } from "./hub.ts";
+import type { Stay } from "./places.ts";
 
 export const protocol = "atelier.v1";
 
@@ -32,24 +34,31 @@ export async function upgrade(
       : admitted;
   }
   if (offered[0] !== "" && !offered.includes(protocol)) {
-    admitted.leave();
+    admitted.stay.leave();
     return refusal(new Problem("invalid-query", { detail: `Offer the subprotocol ${protocol}` }));
   }
-  // Not `admitted` itself: its answer would live as long as the socket.
-  const { target, viewer, leave } = admitted;
-  return {
-    protocol: offered[0] === "" ? null : protocol,
-    refuse: leave,
-    open(socket) {
-      const follower = new Follower(viewer, target, socket, toText);
-      deps.hub.follow(follower);
-      return () => {
-        follower.end();
-        deps.hub.unfollow(follower);
-        leave();
-      };
-    },
-  };
+  const { target, viewer, stay } = admitted;
+  const follower = new Follower(viewer, target, toText);
+  return { protocol: offered[0] === "" ? null : protocol, visitor: new SocketVisitor(deps.hub, follower, stay) };
+}
+
+class SocketVisitor implements Visitor {
+  constructor(
+    private readonly hub: Hub,
+    private readonly follower: Follower,
+    private readonly stay: Stay,
+  ) {}
+
+  open(socket: Socket): void {
+    this.follower.attach(socket);
+    this.hub.follow(this.follower);
+  }
+
+  close(): void {
+    this.follower.end();
+    this.hub.unfollow(this.follower);
+    this.stay.leave();
+  }
 }
 
 function toText({ text }: Message): string {

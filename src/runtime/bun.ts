@@ -9,7 +9,7 @@ import {
   noHandshake,
   type Socket,
   socketIdleSeconds,
-  type Upgrade,
+  type Visitor,
 } from "./runtime.ts";
 
 /** Above every limit of our own: Bun would answer a larger body with a bare 413. */
@@ -20,32 +20,35 @@ const idleTimeout = 120;
 const isLong = /\/(complete|files)$/;
 const longTimeout = 3600;
 
-interface SocketData {
-  open: Upgrade["open"];
-  closed?: () => void;
-}
-
 /** A class, since there are thousands: functions made for each would weigh more than the socket. */
 class BunSocket implements Socket {
-  constructor(private readonly socket: Bun.ServerWebSocket<SocketData>) {}
+  private socket: Bun.ServerWebSocket<BunSocket> | null = null;
+
+  constructor(readonly visitor: Visitor) {}
+
+  open(socket: Bun.ServerWebSocket<BunSocket>): void {
+    this.socket = socket;
+    this.visitor.open(this);
+  }
 
   send(text: string): number {
     // A positive number: all of it went out.
-    return this.socket.send(text) > 0 ? 0 : this.socket.getBufferedAmount();
+    return this.socket && this.socket.send(text) > 0 ? 0 : this.buffered();
   }
 
   buffered(): number {
-    return this.socket.getBufferedAmount();
+    return this.socket?.getBufferedAmount() ?? 0;
   }
 
   close(code: number, reason: string): void {
-    this.socket.close(code, reason);
-    if (this.socket.readyState !== WebSocket.CLOSED) setTimeout(() => this.socket.terminate(), closeGraceMs).unref();
+    const { socket } = this;
+    socket?.close(code, reason);
+    if (socket && socket.readyState !== WebSocket.CLOSED) setTimeout(() => socket.terminate(), closeGraceMs).unref();
   }
 }
 
 export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
-  const server = Bun.serve<SocketData>({
+  const server = Bun.serve<BunSocket>({
     hostname,
     port,
     maxRequestBodySize,
@@ -57,11 +60,9 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
       closeOnBackpressureLimit: true,
       idleTimeout: socketIdleSeconds,
       sendPings: true,
-      open(socket) {
-        socket.data.closed = socket.data.open(new BunSocket(socket));
-      },
+      open: (socket) => socket.data.open(socket),
       message() {},
-      close: (socket) => socket.data.closed?.(),
+      close: (socket) => socket.data.visitor.close(),
     },
     fetch(request, server) {
       if (request.method === "POST" && isLong.test(request.url)) server.timeout(request, longTimeout);
@@ -76,8 +77,8 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
     if (answer instanceof Response) return answer;
     // Without the header Bun would echo the first offer, which may be a token.
     const headers: Record<string, string> = answer.protocol ? { "Sec-WebSocket-Protocol": answer.protocol } : {};
-    if (server.upgrade(request, { headers, data: { open: answer.open } })) return;
-    answer.refuse();
+    if (server.upgrade(request, { headers, data: new BunSocket(answer.visitor) })) return;
+    answer.visitor.close();
     return noHandshake();
   }
 

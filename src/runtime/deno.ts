@@ -5,7 +5,7 @@
  * it has gone.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { isHandshake, type Listen, maxMessageBytes, noHandshake, socketIdleSeconds, type Upgrade } from "./runtime.ts";
+import { isHandshake, type Listen, maxMessageBytes, noHandshake, socketIdleSeconds, type Visitor } from "./runtime.ts";
 
 /** What is used of Deno, declared here: its own types contradict those of Bun, which the compiler reads. */
 interface DenoServing {
@@ -35,11 +35,11 @@ export const listenOnDeno: Listen = ({ hostname, port, fetch, upgrade }) => {
     try {
       upgraded = upgradeWebSocket(request, { idleTimeout: socketIdleSeconds });
     } catch (error) {
-      answer.refuse();
+      answer.visitor.close();
       if (error instanceof TypeError) return noHandshake();
       throw error;
     }
-    attach(upgraded.socket, answer.open);
+    attach(upgraded.socket, answer.visitor);
     // Not Deno's own option: it takes the offers apart at comma and blank, and refuses lists without the blank.
     if (answer.protocol) upgraded.response.headers.set("Sec-WebSocket-Protocol", answer.protocol);
     return upgraded.response;
@@ -55,11 +55,11 @@ export const listenOnDeno: Listen = ({ hostname, port, fetch, upgrade }) => {
   };
 };
 
-function attach(socket: WebSocket, open: Upgrade["open"]): void {
-  let closed: (() => void) | null = null;
+function attach(socket: WebSocket, visitor: Visitor): void {
+  let hasLeft = false;
   const leave = () => {
-    closed?.();
-    closed = null;
+    if (!hasLeft) visitor.close();
+    hasLeft = true;
   };
   const close = (code: number, reason: string) => {
     if (socket.readyState === socket.OPEN) socket.close(code, reason);
@@ -68,7 +68,7 @@ function attach(socket: WebSocket, open: Upgrade["open"]): void {
   const buffered = () => (socket.readyState === socket.OPEN ? socket.bufferedAmount : 0);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
-    closed = open({
+    visitor.open({
       send(text) {
         if (socket.readyState === socket.OPEN) socket.send(text);
         return buffered();

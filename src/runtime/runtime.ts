@@ -17,10 +17,15 @@ export interface ListenOptions {
 export interface Upgrade {
   /** The subprotocol that the answer names, one of those offered; null names none. Never left to the runtime. */
   protocol: string | null;
-  /** Called once, when frames can be sent; what it returns is called once, when no more can. */
-  open(socket: Socket): () => void;
-  /** Called in place of `open` when the request turns out to be no handshake after all. */
-  refuse(): void;
+  visitor: Visitor;
+}
+
+/** Whom a socket is for. */
+export interface Visitor {
+  /** Called once, when frames can be sent. */
+  open(socket: Socket): void;
+  /** Called once, when no more can; without `open` when the request turns out to be no handshake after all. */
+  close(): void;
 }
 
 /** Sockets only speak: what a client says is dropped, and more than `maxMessageBytes` of it closes with 1009. */

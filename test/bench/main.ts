@@ -8,6 +8,7 @@ const benches: Record<string, string[]> = {
   throughput: ["throughput"],
   lists: ["lists"],
   relay: ["relay", "trouble"],
+  idle: ["relay idle"],
   trouble: ["trouble"],
   memory: ["memory"],
   chaos: ["chaos"],
@@ -22,7 +23,8 @@ if (!files) {
 const { url, drop } = await freshDatabase();
 await drop();
 for (const file of files) {
-  const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, `${file}.ts`), ...settings], {
+  const [program, ...parts] = file.split(" ");
+  const child = Bun.spawn([process.execPath, resolve(import.meta.dirname, `${program}.ts`), ...parts, ...settings], {
     env: { ...process.env, ATELIER_TEST_DATABASE_URL: Object.assign(new URL(url), { pathname: "/postgres" }).href },
     stdio: ["inherit", "inherit", "inherit"],
   });

@@ -1,6 +1,7 @@
 /**
  * `bun run bench relay`: what watching costs, against a bare Bun server that publishes the same bytes; and what announcing
  * costs the writers, against the same writers unannounced. On a database that flushes its log, as a real one does.
+ * `bun run bench idle` is its first part alone: the memory of sockets.
  */
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -45,11 +46,10 @@ const servers = {
 };
 type Kind = keyof typeof servers;
 
-await measureIdle();
-await measureFanOut();
-await measureMany();
+const parts = { idle: measureIdle, fan: measureFanOut, many: measureMany, writers: measureWriters };
+const [wanted] = process.argv.slice(2);
+for (const [name, measure] of Object.entries(parts)) if (!wanted || wanted === name) await measure();
 for (const { child } of Object.values(servers)) await child.stop();
-await measureWriters();
 
 const widths = [40, 20, 20, 7];
 const lines = [["", "bare", "ours", "ratio"], ...results];
@@ -89,6 +89,18 @@ async function change(kind: Kind, object: number, number: number): Promise<numbe
   return Number(await (await fetch(`http://${servers.bare.url}/${object}`, { method: "POST", body })).text());
 }
 
+/** Plain requests, so many, that leave nothing behind. */
+async function request(kind: Kind, count: number): Promise<void> {
+  let next = 0;
+  const ask = async () => {
+    while (next < count) {
+      next += 1;
+      await (await fetch(`http://${servers[kind].url}/${1 + (next % objects)}`)).arrayBuffer();
+    }
+  };
+  await Promise.all(Array.from({ length: 50 }, ask));
+}
+
 type Arrivals = Map<number, { times: number; lastAt: number }>;
 async function arrivalsOf(clients: Child): Promise<Arrivals> {
   return new Map(JSON.parse(await clients.ask()));
@@ -98,8 +110,9 @@ async function measureIdle(): Promise<void> {
   const bytes: Partial<Record<Kind, number>> = {};
   for (const kind of ["bare", "ours"] as const) {
     const { child } = servers[kind];
-    // What the first sockets cost is code and pools, not sockets.
+    // What the first requests cost is code, pools and room for garbage, which a server that is in use has already.
     await (await openClients(kind, 500, objects)).stop();
+    await request(kind, 2 * idle);
     const before = Number(await child.ask());
     const clients = await openClients(kind, idle, objects);
     await Bun.sleep(2_000);

@@ -51,7 +51,8 @@ test("a stream whose client has gone gives its place back", async () => {
 });
 
 test("one that does not read is left out, and gets the newest state once it reads", async () => {
-  const opened = Promise.withResolvers<Follower>();
+  const opened = Promise.withResolvers<void>();
+  const follower = new Follower(guest, { name: "tags", id: 1 }, ({ text }) => text);
   const told = (type: "update" | "snapshot", text: string) => ({ type, version: 1, text: text.padEnd(8_000_000) });
   const runtime = listenOnRuntime({
     hostname: "127.0.0.1",
@@ -59,12 +60,13 @@ test("one that does not read is left out, and gets the newest state once it read
     fetch: () => new Response(),
     upgrade: async () => ({
       protocol: null,
-      refuse() {},
-      open(socket) {
-        const follower = new Follower(guest, { name: "tags", id: 1 }, socket, ({ text }) => text);
-        follower.topic = { catchUp: (behind) => behind.send(told("snapshot", "the newest")) };
-        opened.resolve(follower);
-        return () => follower.end();
+      visitor: {
+        open(socket) {
+          follower.attach(socket);
+          follower.topic = { catchUp: (behind) => behind.send(told("snapshot", "the newest")) };
+          opened.resolve();
+        },
+        close: () => follower.end(),
       },
     }),
   });
@@ -75,7 +77,7 @@ test("one that does not read is left out, and gets the newest state once it read
       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
   );
   deaf.pause();
-  const follower = await opened.promise;
+  await opened.promise;
   // Far more than the system takes for a reader that is deaf.
   for (let i = 1; i <= 5; i += 1) follower.send(told("update", `update ${i}`));
   let received = "";
@@ -104,15 +106,8 @@ test("who has stopped reading is closed with 1013; who reads slowly is not, and 
     buffered: () => waiting,
     close: (code: number) => void closed.push(code),
   };
-  let now = 0;
-  const follower = new Follower(
-    guest,
-    { name: "tags", id: 1 },
-    socket,
-    ({ text }) => text,
-    null,
-    () => now,
-  );
+  const follower = new Follower(guest, { name: "tags", id: 1 }, ({ text }) => text);
+  follower.attach(socket);
   let caughtUp = 0;
   follower.topic = {
     catchUp() {
@@ -123,17 +118,17 @@ test("who has stopped reading is closed with 1013; who reads slowly is not, and 
   follower.send(frame("one"));
   follower.send(frame("two"));
   expect(told).toEqual(["one"]);
+  let now = performance.now();
   for (let i = 0; i < 9; i += 1) {
     now += 9_000;
     waiting -= 11_000;
-    follower.check();
+    follower.check(now);
   }
   expect([closed, caughtUp]).toEqual([[], 0]);
   waiting = 0;
-  follower.check();
+  follower.check(now);
   expect([closed, caughtUp]).toEqual([[], 1]);
   follower.send(frame("three"));
-  now += 10_001;
-  follower.check();
+  follower.check(performance.now() + 10_001);
   expect(closed).toEqual([1013]);
 });

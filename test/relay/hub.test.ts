@@ -37,20 +37,16 @@ afterAll(() => hub.stop());
 function follower(target: Target) {
   const frames: Json[] = [];
   let waiting: (() => void)[] = [];
-  const self = new Follower(
-    viewer,
-    target,
-    {
-      send(text) {
-        frames.push(JSON.parse(text));
-        for (const wake of waiting.splice(0)) wake();
-        return 0;
-      },
-      buffered: () => 0,
-      close() {},
+  const self = new Follower(viewer, target, ({ text }) => text);
+  self.attach({
+    send(text) {
+      frames.push(JSON.parse(text));
+      for (const wake of waiting.splice(0)) wake();
+      return 0;
     },
-    ({ text }) => text,
-  );
+    buffered: () => 0,
+    close() {},
+  });
   return {
     self,
     frames,
@@ -88,8 +84,9 @@ test("a change that comes while the only other follower leaves and a new one joi
 });
 
 test("what is read in a viewer's own name a moment later is told under its own version", async () => {
-  const one = follower({ name: "sessions", id: "s" });
-  const topic = new ObjectTopic(sessions, "s");
+  const target = { name: "sessions", id: "s" };
+  const one = follower(target);
+  const topic = new ObjectTopic(sessions, target);
   topic.join(one.self);
   topic.admit();
   const seen = { id: "s", version: 1, ownerId: 1, insiders: [], plain: {}, as: {} };

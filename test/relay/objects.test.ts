@@ -1,4 +1,5 @@
 /** What a socket on an object tells: the same as GET, at once and after every change, to those who may GET it. */
+import { heapStats } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
 import { resources } from "../../src/resources/index.ts";
 import { type Json, startApp } from "../helpers/app.ts";
@@ -183,4 +184,17 @@ test("a socket that comes and goes while the object changes misses nothing", asy
     () => get(`datasets/${id}`, owner.token),
     (state) => Bun.deepEquals(state, stays.state),
   );
+});
+
+// On Deno the server's memory is another process's.
+test.skipIf(app.deno !== null)("a socket keeps nothing of the request that it came by", async () => {
+  const { id } = await app.make("datasets", owner.token, { images: [], public: true });
+  const count = () => {
+    Bun.gc(true);
+    return heapStats().objectTypeCounts.Request ?? 0;
+  };
+  const before = count();
+  const watches = await Promise.all(Array.from({ length: 20 }, () => server.watch(`datasets/${id}`)));
+  expect(count() - before).toBeLessThan(10);
+  await Promise.all(watches.map((watch) => watch.close()));
 });
