@@ -11,7 +11,7 @@ import { type Graph, type InferenceFiles, inferenceGraph, trainingGraph } from "
 import type { ComfyHandle } from "./handle.ts";
 import { findCheckpoint, placeModel } from "./models.ts";
 import { validationError } from "./refusals.ts";
-import { findRun } from "./state.ts";
+import { isKnownRun } from "./state.ts";
 import { textFile, upload } from "./upload.ts";
 
 const places = {
@@ -32,19 +32,20 @@ export async function startRun(
   job: EngineJob,
   signal: AbortSignal,
 ): Promise<void> {
-  if (await isKnown(client, handle, signal)) return;
-  const graph =
+  // The engine runs an id twice when it is posted twice, so it is asked first.
+  const isKnown = () => isKnownRun(client, handle.promptId, signal);
+  const hasUploads = job.kind === "train" || job.model !== undefined || job.from !== undefined;
+  if (hasUploads && (await isKnown())) return;
+  const bringing =
     job.kind === "infer"
-      ? await bringInference(client, hostFiles, handle, job, signal)
-      : await bringTraining(client, handle, job, signal);
-  // Uploads take their time: an earlier call, cut off in the middle, may have been served meanwhile.
-  if (await isKnown(client, handle, signal)) return;
-  await submit(client, handle, graph, signal);
-}
-
-/** The engine runs an id twice when it is posted twice, so it is asked first. */
-async function isKnown(client: ComfyClient, handle: ComfyHandle, signal: AbortSignal): Promise<boolean> {
-  return (await findRun(client, handle.promptId, signal)).at !== "unknown";
+      ? bringInference(client, hostFiles, handle, job, signal)
+      : bringTraining(client, handle, job, signal);
+  // Uploads take their time: an earlier call, cut off in the middle, may have been served meanwhile. Without any, a GPU
+  // waits for us: both at once.
+  if (hasUploads) await bringing;
+  else bringing.catch(() => {}); // thrown below, unless the run is there
+  if (await isKnown()) return;
+  await submit(client, handle, await bringing, signal);
 }
 
 async function bringInference(
@@ -54,10 +55,12 @@ async function bringInference(
   job: InferenceJob,
   signal: AbortSignal,
 ): Promise<Graph> {
-  await checkInference(client, job, signal);
   const { model, from } = job;
   const files: InferenceFiles = { checkpoint: job.checkpoint };
-  if (model?.type !== "ckp") await findCheckpoint(client, job.checkpoint, signal);
+  const checkpoint = model?.type === "ckp" ? null : findCheckpoint(client, job.checkpoint, signal);
+  checkpoint?.catch(() => {}); // thrown below: what is wrong with the job itself comes first
+  await checkInference(client, job, signal);
+  await checkpoint;
   if (model) {
     const { folder, serves } = places[model.type];
     files[serves] = await placeModel(client, hostFiles, folder, model.file, signal);

@@ -20,6 +20,11 @@ export async function findRun(client: ComfyClient, promptId: string, signal: Abo
   );
 }
 
+/** Whether the engine has a run, in whichever state. It goes from the queue to the history: asked in this order, none slips through. */
+export async function isKnownRun(client: ComfyClient, promptId: string, signal: AbortSignal): Promise<boolean> {
+  return (await queued(client, promptId, signal)) !== null || (await ended(client, promptId, signal)) !== null;
+}
+
 async function ended(client: ComfyClient, promptId: string, signal: AbortSignal): Promise<RunState | null> {
   const entries = await client.get(`/history/${encodeURIComponent(promptId)}`, history, signal);
   const entry = entries[promptId];

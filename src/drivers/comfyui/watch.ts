@@ -56,6 +56,8 @@ class Watcher {
   private readonly socket: EngineSocket;
   private pauseMs: number;
   private nudge: (() => void) | null = null;
+  /** A hint came while we looked: what was seen may be older than what it told of. */
+  private isHurried = false;
   private seen: RunState["at"] | null = null;
   /** Whether the engine tells of its steps at all; null as long as it has not been asked. */
   private isTeller: boolean | null = null;
@@ -106,10 +108,12 @@ class Watcher {
   /** Polls now, and often for a while. */
   private hurry(): void {
     this.pauseMs = this.pace.firstMs / 4;
+    this.isHurried = true;
     this.nudge?.();
   }
 
   private async look(): Promise<boolean> {
+    this.isHurried = false;
     const connection = this.socket.isOpen ? this.socket.connection : null;
     const state = await findRun(this.client, this.handle.promptId, this.stop.signal);
     if (state.at !== this.seen) this.pauseMs = Math.min(this.pauseMs, this.pace.firstMs);
@@ -188,7 +192,7 @@ class Watcher {
   }
 
   private async pause(): Promise<void> {
-    if (this.stop.signal.aborted) return;
+    if (this.stop.signal.aborted || this.isHurried) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, this.pauseMs);
       this.nudge = () => {
