@@ -1,7 +1,8 @@
 /**
- * `bun run bench pool`, second part: work through the real API and a real worker, each a process, to engines that need no
- * time and live in this one. Times are this process's: from sending a POST to an engine's receiving the run, and from
- * the end of a run on an engine to the next one's coming.
+ * `bun run bench pool`, second part: work through the real API and a real worker, each a process, to engines that live in
+ * this one and need no time; where the idle gap is measured, two hundred milliseconds, for with none it is the time that
+ * four tasks at once take these cores. Times are this process's: from sending a POST to an engine's receiving the run,
+ * and from the end of a run on an engine to the next one's coming.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,6 +18,8 @@ import { describeTimes } from "./figures.ts";
 import { insertWaiting } from "./pool-rows.ts";
 
 const posts = Number(process.env.BENCH_POSTS ?? 100);
+const gapRuns = Number(process.env.BENCH_GAPS ?? 100);
+const runMs = 200;
 const measured = Number(process.env.BENCH_TASKS ?? 300);
 const backlog = Number(process.env.BENCH_BACKLOG ?? 20_000);
 const engineCount = 4;
@@ -94,9 +97,14 @@ await until(async () => {
 
 await latency();
 await clear();
+for (const { double } of engines) double.stepMs = runMs;
+await throughput(gapRuns + 20, gapRuns);
+process.stdout.write(`idle gap of a slot between two runs of ${runMs} ms: ${describeTimes(takeGaps())}\n`);
+await clear();
+for (const { double } of engines) double.stepMs = 0;
+takeGaps();
 const few = await throughput(100 + measured);
-const gaps = engines.flatMap((engine) => engine.gaps.splice(0));
-process.stdout.write(`idle gap of a slot under backlog: ${describeTimes(gaps)}\n`);
+process.stdout.write(`idle gap of a slot between two runs of no time: ${describeTimes(takeGaps())}\n`);
 process.stdout.write(`tasks a second, ${engineCount} slots: ${few.toFixed(0)} with 100 to 400 waiting\n`);
 await clear();
 const many = await throughput(backlog);
@@ -132,8 +140,12 @@ async function latency(): Promise<void> {
   process.stdout.write(`from POST to the engine, idle servers: ${describeTimes(times)}\n`);
 }
 
+function takeGaps(): number[] {
+  return engines.flatMap((engine) => engine.gaps.splice(0));
+}
+
 /** @returns tasks a second, while so many wait */
-async function throughput(waiting: number): Promise<number> {
+async function throughput(waiting: number, to = measured): Promise<number> {
   await sql`update pool set is_paused = true, paused_at = now()`;
   await insertWaiting(
     sql,
@@ -153,7 +165,7 @@ async function throughput(waiting: number): Promise<number> {
   const [before] = await sql`select coalesce(max(id), 0) as id from attempts`;
   await sql`update pool set is_paused = false, paused_at = null`;
   await sql`select pg_notify('pool', '')`;
-  const [from, to] = [measured / 10, measured];
+  const from = to / 10;
   await until(async () => {
     const [row] = await sql`select count(*) from attempts where id > ${before?.id} and outcome is not null`;
     return Number(row?.count) >= to;

@@ -52,6 +52,8 @@ export class ComfyuiDouble {
   isMute = false;
   /** What a run dies of in its sampler or trainer. */
   failure: { exception_type: string; exception_message: string } | null = null;
+  /** What a step takes at least. */
+  stepMs = 0;
   /** Previews per step, in the format of the socket's client. */
   previews = 0;
   /** As a build that does not know the newer format of previews. */
@@ -410,7 +412,7 @@ export class ComfyuiDouble {
         if (item.clientId) this.sendPreview(item.clientId, item.id, new Uint8Array([value, count]));
       }
       this.changed();
-      await new Promise((resolve) => setImmediate(resolve));
+      await new Promise((resolve) => (this.stepMs > 0 ? setTimeout(resolve, this.stepMs) : setImmediate(resolve)));
       // Not at the last step: a run that is held has always something left to do.
       if (value === Math.ceil(max / 2))
         await this.until(() => this.held !== "steps" || this.isInterrupted || this.running !== item);
