@@ -50,8 +50,7 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
     const abort = new AbortController();
     const work = async (): Promise<void> => {
       try {
-        const lease = await findLease(sql, workerId, leased);
-        const retryMs = lease && (await attempt(deps, lease, abort.signal));
+        const retryMs = await attempt(deps, leased, abort.signal);
         if (retryMs !== null) wakeLater(retryMs);
       } catch (error) {
         const level = isProblem(error, "database-unavailable") ? "warn" : "error";

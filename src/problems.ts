@@ -89,6 +89,8 @@ export function invalid(pointer: string, detail: string): Problem {
   return new Problem("invalid", { detail, errors: [{ pointer, detail }] });
 }
 
+const serverInUse = () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
+
 /** Broken constraints that a caller can cause, so that no query runs just to ask first. */
 const constraints: Record<string, (value: string | null) => Problem> = {
   users_email_unique: () => new Problem("email-taken"),
@@ -96,7 +98,8 @@ const constraints: Record<string, (value: string | null) => Problem> = {
   tags_name_unique: (name) => new Problem("name-taken", { detail: `The name ${name ?? ""} is taken` }),
   servers_name_unique: () => new Problem("name-taken"),
   servers_address_unique: () => new Problem("conflict", { detail: "Another server has this ip and port" }),
-  leases_server_id_fkey: () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" }),
+  leases_server_id_fkey: serverInUse,
+  leases_source_id_fkey: serverInUse,
   tasks_one_training: () => new Problem("training-under-way"),
 };
 

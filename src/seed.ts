@@ -40,7 +40,7 @@ export async function ensureDemoServers(
       delete from servers s
       where s.name ~ '^demo-(train|infer)(-[0-9]+)?$'
         and s.name <> all (${engines.map((engine) => engine.name)}::text[])
-        and not exists (select from leases where server_id = s.id)
+        and not exists (select from leases where coalesce(server_id, source_id) = s.id)
     `;
     for (const { name, type, port } of engines) {
       const [server] = await tx<{ id: number }[]>`

@@ -5,11 +5,12 @@ import {
   type Artifact,
   type Driver,
   EngineError,
+  type EngineHandle,
   type EngineJob,
   type EngineTarget,
   type Phase,
 } from "../drivers/driver.ts";
-import { advance, type Lease, type Stage, storeHandle } from "./lease.ts";
+import { advance, type Lease, type Stage, type StoredHandle, storeHandle } from "./lease.ts";
 import { LeaseLost } from "./outcome.ts";
 import { persist } from "./persist.ts";
 import { findTrainingRun, keepTrainingRun } from "./training-run.ts";
@@ -43,18 +44,20 @@ export interface Run {
 }
 
 /**
- * Goes on with the run that the lease's handle names, or starts one: the handle is stored before anything is submitted.
+ * Goes on with the run that the lease's handle names, or starts one: the handle is stored before anything is submitted,
+ * and names the run before it as well, whose result may not be stored yet.
  * @returns what the run produced
  * @throws EngineError for every bad end; LeaseLost; the signal's reason
  */
 export async function follow(run: Run): Promise<Artifact[]> {
   const { sql, driver, target, lease, part, job, signal } = run;
-  let handle = lease.handle?.part === part ? lease.handle.run : null;
+  let handle = findRun(lease.handle, part);
   if (!handle) {
     const isTraining = job.kind === "train";
     const previous = isTraining ? await findTrainingRun(sql, lease) : null;
     handle = driver.prepare(randomUUID(), job, previous ?? undefined);
-    lease.handle = { part, run: handle };
+    const before = lease.handle && { part: lease.handle.part, run: lease.handle.run };
+    lease.handle = { part, run: handle, before };
     if (!(await storeHandle(sql, lease, lease.handle))) throw new LeaseLost();
     if (isTraining) await keepTrainingRun(sql, lease, handle);
     const started = handle;
@@ -108,4 +111,8 @@ export async function follow(run: Run): Promise<Artifact[]> {
     }
   }
   throw new EngineError("engine-failed", "The engine's events ended without an outcome");
+}
+
+function findRun(handle: StoredHandle | null, part: string): EngineHandle | null {
+  return [handle, handle?.before].find((run) => run?.part === part)?.run ?? null;
 }

@@ -2,7 +2,7 @@
 import type { Sql } from "../db/client.ts";
 import { EngineError, type EngineJob, type InputFile, type ModelType, type Scheduler } from "../drivers/driver.ts";
 import type { Storage } from "../storage/storage.ts";
-import type { ServerRow } from "./server.ts";
+import { type ServerRow, serverRows } from "./server.ts";
 
 export interface TaskRow {
   id: number;
@@ -42,25 +42,42 @@ export interface ImageRow {
   strength: number | null;
 }
 
-export async function findModel(sql: Sql, id: number | null): Promise<ModelRow | null> {
-  const [row] = await sql<ModelRow[]>`
-    select id, name, type, base_model, trigger_words, model_path, image, epochs, train
-    from models
-    where id = ${id}
-  `;
-  return row ?? null;
+/** All that an attempt at a task goes by. */
+export interface Work {
+  task: TaskRow;
+  server: ServerRow;
+  model: ModelRow | null;
+  /** The images that are still to be made, in order. */
+  images: ImageRow[];
+  /** How many images it has in all. */
+  total: number;
 }
 
-/** The images of a task that are still to be made, in order. */
-export function pendingImages(sql: Sql, taskId: number): Promise<ImageRow[]> {
-  return sql<ImageRow[]>`
-    select id, prompt, negative_prompt, width, height, num_inference_steps, guidance_scale, scheduler, seed,
-      from_image, strength
-    from images
-    where task_id = ${taskId}
-      and status <> 'success'
-    order by id
-  `;
+/** Null when the task or its server is gone. In one go, for a GPU waits for it. */
+export async function findWork(sql: Sql, taskId: number): Promise<Work | null> {
+  const [[task], [server], [model], images, [counted]] = await Promise.all([
+    sql<TaskRow[]>`
+      select id, type, user_id, model_id, params->>'model_id' is not null as wants_model, base_model, attempts, is_cover
+      from tasks
+      where id = ${taskId}
+    `,
+    serverRows(sql, sql`id = (select server_id from tasks where id = ${taskId})`),
+    sql<ModelRow[]>`
+      select id, name, type, base_model, trigger_words, model_path, image, epochs, train
+      from models
+      where id = (select model_id from tasks where id = ${taskId})
+    `,
+    sql<ImageRow[]>`
+      select id, prompt, negative_prompt, width, height, num_inference_steps, guidance_scale, scheduler, seed,
+        from_image, strength
+      from images
+      where task_id = ${taskId}
+        and status <> 'success'
+      order by id
+    `,
+    sql<{ total: number }[]>`select count(*)::int as total from images where task_id = ${taskId}`,
+  ]);
+  return task && server ? { task, server, model: model ?? null, images, total: counted?.total ?? 0 } : null;
 }
 
 /** A stored file as a driver takes it. @throws EngineError "bad-input" when it is gone */

@@ -64,12 +64,17 @@ export interface Lease {
   advanced?: { key: string; at: number };
 }
 
-export type Stage = Phase | "queued";
+export type Stage = Phase | "queued" | "storing";
 
-/** `part` tells which run of the task it is: `train`, `cover` or `image <id>`. */
-export interface StoredHandle {
+/** One run of a task on its engine. `part` tells which: `train` or `image <id>`. */
+export interface StoredRun {
   part: string;
   run: EngineHandle;
+}
+
+/** The run that goes on, and the one before it, which has ended but whose result may not be stored yet. */
+export interface StoredHandle extends StoredRun {
+  before?: StoredRun | null;
 }
 
 /** Takes up tasks that lost their worker, oldest first. */
@@ -98,7 +103,7 @@ export async function takeOver(sql: Sql, workerId: string, capacity: number): Pr
 /** The lease as its holder begins to work; null when it is somebody else's by now, or the task is over. */
 export async function findLease(sql: Sql, workerId: string, { taskId, epoch }: Leased): Promise<Lease | null> {
   const [row] = await sql<{ server_id: number; handle: StoredHandle | null; breaks: number }[]>`
-    select l.server_id, l.handle, l.breaks
+    select coalesce(l.server_id, l.source_id) as server_id, l.handle, l.breaks
     from leases l
     join tasks t on t.id = l.task_id
     where l.task_id = ${taskId}
@@ -122,6 +127,28 @@ export async function storeHandle(sql: Sql, lease: Lease, handle: StoredHandle):
     where l.task_id = held.id
   `;
   return stored.count > 0;
+}
+
+/**
+ * Gives the slot to the next task: the engine has done the work. The lease stays until the results are stored. May be
+ * called again, also by whoever has taken the task over. False when the lease is lost.
+ */
+export async function freeSlot(sql: Sql, lease: Lease): Promise<boolean> {
+  const freed = await sql`
+    with held as materialized (
+      select id from tasks where id = ${lease.taskId} and lease_epoch = ${lease.epoch} for share
+    ), freed as (
+      update leases l
+      set source_id = coalesce(l.source_id, l.server_id), server_id = null,
+        freed_at = coalesce(l.freed_at, clock_timestamp()),
+        patience = stall_limit('storing'), stall_at = now() + stall_limit('storing')
+      from held
+      where l.task_id = held.id
+      returning l.task_id
+    )
+    select pg_notify('pool', '') from freed
+  `;
+  return freed.length > 0;
 }
 
 /** A task that a worker holds. */

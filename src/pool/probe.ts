@@ -100,14 +100,18 @@ async function askEngine(driver: Driver, target: EngineTarget): Promise<Answer> 
   return { report: { hostKey, ...report }, warning };
 }
 
-/** What is left of an engine's queue when the runs are taken away that were ours at any moment of the probe. */
+/** What is left of an engine's queue when the runs are taken away that were ours there at any moment of the probe. */
 const foreignRuns = (sql: Sql, serverId: number, { running, waiting }: ProbeReport["queue"], sinceMs: number) => sql`
   greatest(0, ${running + waiting} - (
     select count(*)::int
     from attempts a
+    left join leases l on l.task_id = a.task_id and a.ended_at is null
     where a.server_id = ${serverId}
       and a.started_at > now() - interval '30 days'
-      and coalesce(a.ended_at > clock_timestamp() - make_interval(secs => ${sinceMs / 1000 + cancelGraceSeconds}), true)
+      and coalesce(
+        coalesce(l.freed_at, a.ended_at) > clock_timestamp() - make_interval(secs => ${sinceMs / 1000 + cancelGraceSeconds}),
+        true
+      )
   ))
 `;
 

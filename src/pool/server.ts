@@ -1,4 +1,6 @@
 /** A server's row as the drivers need it. */
+
+import type { PendingQuery, Row } from "postgres";
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";
 import type { EngineName, EngineTarget, ProbeReport } from "../drivers/driver.ts";
@@ -24,13 +26,17 @@ export interface ServerRow {
 }
 
 export async function findServer(sql: Sql, id: number): Promise<ServerRow | null> {
-  const [row] = await sql<ServerRow[]>`
+  const [row] = await serverRows(sql, sql`id = ${id}`);
+  return row ?? null;
+}
+
+export function serverRows(sql: Sql, condition: PendingQuery<Row[]>): PendingQuery<ServerRow[]> {
+  return sql<ServerRow[]>`
     select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, private_key_sealed, host_key,
       shared_dir, checkpoints, facts, failures, last_seen_at
     from servers
-    where id = ${id}
+    where ${condition}
   `;
-  return row ?? null;
 }
 
 export function toTarget(server: ServerRow, secrets: Secrets): EngineTarget {

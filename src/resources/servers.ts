@@ -178,8 +178,8 @@ export const servers = defineResource({
   remove: {
     throws: ["in-use"],
     async before({ sql }, rows) {
-      const [lease] =
-        await sql`select from leases where server_id = any (${rows.map((row) => row.id as number)}::int[]) limit 1`;
+      const ids = rows.map((row) => row.id as number);
+      const [lease] = await sql`select from leases where coalesce(server_id, source_id) = any (${ids}::int[]) limit 1`;
       if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
     },
   },

@@ -9,7 +9,14 @@ export interface TaskState {
   backing_off: boolean;
   /** Of each attempt; `open` while it runs. */
   outcomes: string[];
-  lease: { server: number; holder: string | null; part: string | null; breaks: number; minutes: number } | null;
+  lease: {
+    server: number | null;
+    source: number | null;
+    holder: string | null;
+    part: string | null;
+    breaks: number;
+    minutes: number;
+  } | null;
 }
 
 /** From now on the database refuses a write that lets an epoch fall, or changes an end but by a retry. */
@@ -46,7 +53,8 @@ export async function findFaults(sql: Sql, slots: number): Promise<string[]> {
     from leases l full join (select id from tasks where status = 'running') t on t.id = l.task_id
     where t.id is null or l.task_id is null
     union all
-    select format('%s leases on server %s', count(*), server_id) from leases group by server_id having count(*) > ${slots}
+    select format('%s leases on server %s', count(*), server_id) from leases
+    where server_id is not null group by server_id having count(*) > ${slots}
     union all
     select format('attempts of %s', a) from attempted a
     where (tried, last) <> (attempts, attempts)
@@ -77,7 +85,7 @@ export async function readPool(sql: Sql) {
       select t.id, t.user_id as user, t.status, t.lease_epoch as epoch, t.attempts, t.not_before is not null as backing_off,
         array(select coalesce(outcome, 'open') from attempts where task_id = t.id order by number) as outcomes,
         case when l.task_id is not null then json_build_object(
-          'server', l.server_id, 'holder', l.worker_id, 'part', l.handle->>'part', 'breaks', l.breaks,
+          'server', l.server_id, 'source', l.source_id, 'holder', l.worker_id, 'part', l.handle->>'part', 'breaks', l.breaks,
           'minutes', extract(epoch from l.patience)::int / 60
         ) end as lease
       from tasks t left join leases l on l.task_id = t.id

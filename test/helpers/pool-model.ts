@@ -8,6 +8,7 @@ import {
   advance,
   beat,
   findLease,
+  freeSlot,
   type Lease,
   release,
   resign,
@@ -95,7 +96,9 @@ export async function poolModel(app: TestApp, { next, int, pick }: ReturnType<ty
 
   /** Keeps what a worker was given, for now and for long after. */
   async function keep(worker: string, leased: Leased[]): Promise<Token[]> {
-    const found = await sql<{ task_id: number; server_id: number }[]>`select task_id, server_id from leases`;
+    const found = await sql<{ task_id: number; server_id: number }[]>`
+      select task_id, coalesce(server_id, source_id) as server_id from leases
+    `;
     const given = leased.map((one) => {
       const serverId = found.find(({ task_id }) => task_id === one.taskId)?.server_id ?? 0;
       return { ...nothing, ...one, serverId, worker };
@@ -144,7 +147,7 @@ export async function poolModel(app: TestApp, { next, int, pick }: ReturnType<ty
           expect([task.status, task.backing_off, task.epoch + 1]).toEqual(["waiting", false, epoch]);
           expect([status, leasesOn(serverId) < slots]).toEqual(["open", true]);
           task.outcomes.push("open");
-          const lease = { server: serverId, holder: room.workerId, part: null, breaks: 0, minutes: 15 };
+          const lease = { server: serverId, source: null, holder: room.workerId, part: null, breaks: 0, minutes: 15 };
           Object.assign(task, { status: "running", epoch, attempts: task.attempts + 1, lease });
         }
       });
@@ -169,9 +172,9 @@ export async function poolModel(app: TestApp, { next, int, pick }: ReturnType<ty
       const worker = anyWorker(token);
       const seen = await findLease(sql, worker, token);
       judge(() => {
-        const { server, part, breaks } = current(token, worker)?.lease ?? {};
+        const { server, source, part, breaks } = current(token, worker)?.lease ?? {};
         expect([seen?.serverId, seen?.handle?.part ?? (seen ? null : undefined), seen?.breaks]).toEqual([
-          server,
+          server ?? source ?? undefined,
           part,
           breaks,
         ]);
@@ -185,6 +188,16 @@ export async function poolModel(app: TestApp, { next, int, pick }: ReturnType<ty
       judge(() => {
         expect(isStored).toBe(current(token) !== null);
         Object.assign(current(token)?.lease ?? {}, { part });
+      });
+    },
+
+    async freeSlot() {
+      const token = aToken();
+      const isFreed = await freeSlot(sql, token);
+      judge(() => {
+        const lease = current(token)?.lease;
+        expect(isFreed).toBe(lease !== undefined);
+        if (lease) Object.assign(lease, { server: null, source: lease.server ?? lease.source, minutes: 5 });
       });
     },
 

@@ -76,10 +76,10 @@ export function poolRows(sql: Sql) {
       return row?.id as number;
     },
 
-    /** One round. @returns the tasks that were leased, and to which server each, in order of their ids */
-    async round({ capacity = 100, maxRunning = 100 } = {}): Promise<[task: number, server: number][]> {
+    /** One round. @returns the tasks that were leased, and to which server each (null: done there), in order of their ids */
+    async round({ capacity = 100, maxRunning = 100 } = {}): Promise<[task: number, server: number | null][]> {
       await dispatch(sql, { workerId: "w", capacity, maxRunning });
-      const rows = await sql<{ task_id: number; server_id: number }[]>`
+      const rows = await sql<{ task_id: number; server_id: number | null }[]>`
         select task_id, server_id from leases order by task_id
       `;
       return rows.map((row) => [row.task_id, row.server_id]);

@@ -76,6 +76,74 @@ test("what the engine shows while it works reaches those who watch, and is gone 
   expect(await pool.sql`select from previews`).toHaveLength(0);
 });
 
+describe("while a picture is stored", () => {
+  /** The storage takes no more until then. */
+  function holdStorage(): () => void {
+    const { put } = pool.storage;
+    const held = Promise.withResolvers<void>();
+    pool.storage.put = async (...args) => {
+      await held.promise;
+      return put(...args);
+    };
+    return () => {
+      pool.storage.put = put;
+      held.resolve();
+    };
+  }
+  const made = async (count: number) => {
+    const { length } = await painter.history();
+    return () => eventually(painter.history, (history) => history.length === length + count);
+  };
+
+  test("the engine makes the next task's", async () => {
+    const bothMade = await made(2);
+    const store = holdStorage();
+    const [one, two] = [
+      await pool.make("images", owner.token, { ...small, prompt: "a lake" }),
+      await pool.make("images", owner.token, { ...small, prompt: "a lake" }),
+    ];
+    await bothMade();
+    expect((await pool.get(`tasks/${one.task_id}`, owner.token)).status).toBe("running");
+    store();
+    for (const { task_id } of [one, two]) {
+      expect(await pool.finished(task_id)).toMatchObject({ status: "success", attempts: 1 });
+    }
+  });
+
+  test("the engine makes the same task's next one", async () => {
+    const bothMade = await made(2);
+    const store = holdStorage();
+    const task = await pool.make("tasks", owner.token, { ...small, type: "infer", prompt: "a lake", count: 2 });
+    await bothMade();
+    store();
+    expect(await pool.finished(task.id)).toMatchObject({ status: "success", attempts: 1 });
+    const { list } = await pool.get(`images?task_id=${task.id}`, owner.token);
+    expect(list.map((image: Json) => image.status)).toEqual(["success", "success"]);
+  });
+
+  test("its worker may die: another finds what was made, and none of it is made again", async () => {
+    const bothMade = await made(2);
+    const store = holdStorage();
+    const task = await pool.make("tasks", owner.token, { ...small, type: "infer", prompt: "a lake", count: 2 });
+    await bothMade();
+    // The other run's handle names this one too.
+    const handles = () => pool.sql<{ handle: Json }[]>`select handle from leases where task_id = ${task.id}`;
+    const [lease] = await eventually(handles, ([row]) => row?.handle?.before != null);
+    expect(lease?.handle.before.part).not.toBe(lease?.handle.part);
+    const [first] = pool.workers;
+    await pool.sql`
+      with fenced as (update tasks set lease_epoch = lease_epoch + 1 where id = ${task.id})
+      update leases set worker_id = null where task_id = ${task.id}
+    `;
+    const other = await pool.addWorker();
+    expect(other.id).not.toBe(first?.id);
+    store();
+    expect(await pool.finished(task.id)).toMatchObject({ status: "success", attempts: 1 });
+    await bothMade();
+    await other.stop();
+  });
+});
+
 test("the same seed makes the same picture, another seed another", async () => {
   const [one, same, other] = await Promise.all([draw({ seed: 5 }), draw({ seed: 5 }), draw({ seed: 6 })]);
   expect(await pixels(one)).toEqual(await pixels(same));

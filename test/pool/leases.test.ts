@@ -1,6 +1,16 @@
 /** Leases, clocks and health, over rows: what the database's clock says, and who may still write. */
 import { beforeEach, describe, expect, test } from "bun:test";
-import { beat, findLease, heldBy, release, resign, storeHandle, sweepLeases, takeOver } from "../../src/pool/lease.ts";
+import {
+  beat,
+  findLease,
+  freeSlot,
+  heldBy,
+  release,
+  resign,
+  storeHandle,
+  sweepLeases,
+  takeOver,
+} from "../../src/pool/lease.ts";
 import { fenced, finish, LeaseLost } from "../../src/pool/outcome.ts";
 import { startApp } from "../helpers/app.ts";
 import { poolRows } from "../helpers/pool-rows.ts";
@@ -92,6 +102,51 @@ describe("a worker", () => {
     expect((await lease())?.worker_id).toBe("w");
     await release(sql, w.id, { taskId, epoch: 1 });
     expect(await lease()).toMatchObject({ worker_id: null, breaks: 1 });
+  });
+});
+
+describe("a task whose engine has done the work", () => {
+  const state = async () => (await sql`select status from servers where id = ${serverId}`)[0]?.status;
+
+  test("gives its slot to the next one and keeps its lease; the GPU's time has ended", async () => {
+    const next = await task({ user: owner.id });
+    expect(await round()).toEqual([[taskId, serverId]]);
+    const held = await holder(w, 1);
+    await sql`update leases set created_at = now() - interval '1 minute'`;
+    expect(await freeSlot(sql, held)).toBe(true);
+    expect(await state()).toBe("ready");
+    await sql`update leases set freed_at = freed_at - interval '20 seconds'`;
+    expect(await round()).toEqual([
+      [taskId, null],
+      [next, serverId],
+    ]);
+    expect(await state()).toBe("working");
+    expect(await freeSlot(sql, held)).toBe(true);
+    expect(await holder(w, 1)).toMatchObject({ serverId });
+    await fenced(sql, held, (tx) => finish(tx, held, { status: "success" }));
+    expect(await state()).toBe("working");
+    const [attempt] = await sql`select round(gpu_seconds) as seconds from attempts where task_id = ${taskId}`;
+    expect(Number(attempt?.seconds)).toBe(40);
+  });
+
+  test("is nothing that an old epoch can say of it", async () => {
+    const old = await holder(w, 1);
+    await release(sql, w.id, old);
+    expect(await freeSlot(sql, old)).toBe(false);
+    expect(await lease()).toMatchObject({ server_id: serverId, source_id: null });
+  });
+
+  test("has its server kept, and nothing ended there when it is canceled", async () => {
+    const held = await holder(w, 1);
+    await storeHandle(sql, held, { part: "train", run: { engine: "comfyui", runId: "done with" } });
+    await freeSlot(sql, held);
+    const admin = await app.admin();
+    const { status } = await app.call("DELETE", `/api/servers/${serverId}`, { token: admin.token });
+    expect(status).toBe(409);
+    await sql`update tasks set status = 'canceled', finished_at = now() where id = ${taskId}`;
+    const payloads = await sql`select payload::text from graphile_worker._private_jobs`;
+    expect(JSON.stringify(payloads)).not.toContain("done with");
+    expect(await lease()).toBeUndefined();
   });
 });
 
