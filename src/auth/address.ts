@@ -38,8 +38,21 @@ export function createAddressReader(trustedProxies: string[]) {
   };
 }
 
-/** Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`. */
+/** Parsing takes longer than all else about an address, and the same few come again and again. */
+const maxKnown = 10_000;
+const known = new Map<string, Address | null>();
+
 function parse(text: string): Address | null {
+  const found = known.get(text);
+  if (found !== undefined) return found;
+  const address = readText(text);
+  if (known.size >= maxKnown) known.clear();
+  known.set(text, address);
+  return address;
+}
+
+/** Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`. */
+function readText(text: string): Address | null {
   const bare = text.trim().replace(/^\[(.*)\](:\d+)?$/, "$1");
   const address = /^[\d.]+:\d+$/.test(bare) ? bare.replace(/:\d+$/, "") : bare;
   // `isValid` takes 0177.1 and the like for IPv4; nobody who forwards an address writes it so.

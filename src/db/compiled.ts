@@ -13,6 +13,9 @@ class Slot {
 export interface Compiled {
   strings: string[] & { raw: string[] };
   args: unknown[];
+  /** The same to be run by itself: with `$1`, `$2` … for `parameters`, one for each slot. */
+  text: string;
+  parameters: unknown[];
 }
 
 /** The properties of postgres.js's own query and identifier that composing reads too. */
@@ -44,18 +47,44 @@ export function compile(build: (slot: <T>(name: string) => T) => Fragment): Comp
   };
   flatten(build((name) => new Slot(name) as never) as unknown as Part);
   strings.raw = strings;
-  return { strings, args };
+  return { strings, args, ...number(strings, args) };
 }
 
-/** The statement as a fragment with this request's values, to be run or to be part of another. */
+function number([first = "", ...rest]: string[], args: unknown[]): Pick<Compiled, "text" | "parameters"> {
+  const parameters: unknown[] = [];
+  const places = new Map<string, number>();
+  const texts = rest.map((next, i) => {
+    const arg = args[i];
+    if (!(arg instanceof Slot)) return `$${parameters.push(arg)}${next}`;
+    // A parameter has one type: where a slot is cast, it is another.
+    const key = `${arg.name}${/^::[\w[\]]+/.exec(next)?.[0] ?? ""}`;
+    const place = places.get(key) ?? parameters.push(arg);
+    places.set(key, place);
+    return `$${place}${next}`;
+  });
+  return { text: first + texts.join(""), parameters };
+}
+
+const withValues = (args: unknown[], values: Record<string, unknown>) =>
+  args.map((arg) => (arg instanceof Slot ? values[arg.name] : arg)) as never[];
+
+/** The statement as a part of another, with this request's values. */
 export function fill(sql: Sql, { strings, args }: Compiled, values: Record<string, unknown>): Fragment {
-  const filled = args.map((arg) => (arg instanceof Slot ? values[arg.name] : arg));
-  return sql(strings as unknown as TemplateStringsArray, ...(filled as never[]));
+  return sql(strings as unknown as TemplateStringsArray, ...withValues(args, values));
+}
+
+/** Runs the statement with this request's values; its plan is kept. */
+export function run<T extends readonly object[]>(
+  sql: Sql,
+  { text, parameters }: Compiled,
+  values: Record<string, unknown>,
+): Promise<T> {
+  const options = { prepare: true, simple: false };
+  return sql.unsafe(text, withValues(parameters, values), options) as unknown as Promise<T>;
 }
 
 /** Runs a statement whose plan is not kept: it is planned for its own values, which takes a message more. */
 export function runOnce<T extends readonly object[]>(sql: Sql, statement: Fragment): Promise<T> {
-  const { strings, args } = compile(() => statement);
-  const text = strings.reduce((all, part, i) => `${all}$${i}${part}`);
-  return sql.unsafe(text, args as never[]) as unknown as Promise<T>;
+  const { text, parameters } = compile(() => statement);
+  return sql.unsafe(text, parameters as never[]) as unknown as Promise<T>;
 }

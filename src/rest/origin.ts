@@ -40,10 +40,10 @@ export function allowOrigins(allowed: string[], publicUrl: string): MiddlewareHa
 
 /** Refuses pages of foreign origins, whatever token they hold. @throws Problem "origin-forbidden" */
 export function refuseForeignOrigins(allowed: string[], publicUrl: string): MiddlewareHandler {
-  return async (c, next) => {
+  return (c, next) => {
     if (!isAllowedOrigin(c.req.header("origin") ?? null, c.req.url, allowed, publicUrl)) {
       throw new Problem("origin-forbidden");
     }
-    await next();
+    return next();
   };
 }

@@ -1,7 +1,7 @@
 /** The generic reads: a page, one object, and the view that no row leaves without. */
 import type { Fragment } from "postgres";
 import { z } from "zod";
-import { type Compiled, compile, fill, runOnce } from "../db/compiled.ts";
+import { type Compiled, compile, fill, run, runOnce } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { maxId } from "./limits.ts";
@@ -21,7 +21,7 @@ export interface Shown extends Pick<Row, "id" | "version" | "revision" | "owner_
 
 /** The `select` list over the alias `t` of a `Shown`. */
 function selectShown(resource: Resource, context: Context): Fragment {
-  return statement(
+  const columns = compiled(
     resource,
     "shown",
     context,
@@ -30,6 +30,7 @@ function selectShown(resource: Resource, context: Context): Fragment {
       ${selectJson(resource, inside)} as json
     `,
   );
+  return fill(context.sql, columns, valuesOf(context));
 }
 
 /** The object as JSON text, over the alias `t`. */
@@ -53,25 +54,20 @@ function printed(sql: Context["sql"], value: Fragment): Fragment {
 
 const statements = new WeakMap<Resource, Map<string, Compiled>>();
 
+type Build = (context: Context, slot: <T>(name: string) => T) => Fragment;
+
 /**
  * A statement about a resource that was composed before for this kind of viewer (a guest, a user, an admin), or now.
  * @param name of the statement, with whatever else its text depends on
- * @param values for the slots that `build` names beside the viewer's own
  */
-export function statement(
-  resource: Resource,
-  name: string,
-  context: Context,
-  build: (context: Context, slot: <T>(name: string) => T) => Fragment,
-  values: Record<string, unknown> = {},
-): Fragment {
+function compiled(resource: Resource, name: string, context: Context, build: Build): Compiled {
   const { viewer } = context;
   const key = `${name} ${viewer.admin ? "admin" : viewer.id === null ? "guest" : "user"}`;
   const known = statements.get(resource) ?? new Map<string, Compiled>();
   statements.set(resource, known);
-  let compiled = known.get(key);
-  if (!compiled) {
-    compiled = compile((slot) => {
+  let found = known.get(key);
+  if (!found) {
+    found = compile((slot) => {
       const own = {
         admin: viewer.admin,
         id: viewer.id === null ? null : slot<number>("viewer"),
@@ -80,10 +76,27 @@ export function statement(
       const links = { ...context.links, base: slot<string>("base"), mark: slot<string>("mark") };
       return build({ ...context, viewer: own, links }, slot);
     });
-    known.set(key, compiled);
+    known.set(key, found);
   }
-  const { base, mark } = context.links;
-  return fill(context.sql, compiled, { viewer: viewer.id, session: viewer.sessionId, base, mark, ...values });
+  return found;
+}
+
+const valuesOf = ({ viewer, links: { base, mark } }: Context) => ({
+  viewer: viewer.id,
+  session: viewer.sessionId,
+  base,
+  mark,
+});
+
+/** Runs a compiled statement. @param values for the slots that `build` names beside the viewer's own */
+function ask<T extends readonly object[]>(
+  resource: Resource,
+  name: string,
+  context: Context,
+  build: Build,
+  values: Record<string, unknown> = {},
+): Promise<T> {
+  return run<T>(context.sql, compiled(resource, name, context, build), { ...valuesOf(context), ...values });
 }
 
 /** A page as JSON text: a ListView. @throws Problem "invalid-query" */
@@ -174,7 +187,7 @@ function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
   const { offset, limit, reach, isReversed } = slice;
   const isFirst = offset === 0 && !isReversed;
   const name = `page ${query.sort} ${query.order} ${isFirst ? limit : isReversed}`;
-  const plain = statement(
+  return ask<Shown[]>(
     resource,
     name,
     context,
@@ -189,7 +202,6 @@ function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
     },
     { offset, limit, reach },
   );
-  return plain as unknown as Promise<Shown[]>;
 }
 
 /** The exact number of rows, see `readTotal`. */
@@ -199,7 +211,7 @@ async function count(plan: Plan): Promise<number> {
     ? runOnce(context.sql, totalQuery(plan))
     : query.conditions.length > 0
       ? totalQuery(plan)
-      : statement(resource, "total", context, (inside) => totalQuery(planOf(resource, query, inside)));
+      : ask(resource, "total", context, (inside) => totalQuery(planOf(resource, query, inside)));
   const [sum] = (await total) as unknown as { total: number }[];
   return sum?.total ?? 0;
 }
@@ -221,7 +233,7 @@ export function notFound(resource: Resource, id: number | string): Problem {
 
 /** An object as the viewer sees it, or null when it may not. */
 export async function findShown(resource: Resource, id: number | string, context: Context): Promise<Shown | null> {
-  const found = statement(
+  const [row] = await ask<Shown[]>(
     resource,
     "object",
     context,
@@ -233,7 +245,6 @@ export async function findShown(resource: Resource, id: number | string, context
     `,
     { id },
   );
-  const [row] = (await found) as unknown as Shown[];
   return row ?? null;
 }
 
@@ -256,9 +267,9 @@ export async function view(resource: Resource, rows: Shown[], context: Context):
     const texts = rows.map((row) => links.sign(row.json));
     return enliven(resource, texts, context);
   }
-  const shaped = rows.map((row): Row => ({ ...row, ...JSON.parse(links.sign(row.json)) }));
-  if (shaped.length > 0) await resource.prepare?.(context, shaped);
-  return shaped.map((row) => JSON.stringify(shape(resource, row, context)));
+  const whole = rows.map((row): Row => ({ ...row, ...JSON.parse(links.sign(row.json)) }));
+  if (whole.length > 0) await resource.prepare?.(context, whole);
+  return whole.map((row) => JSON.stringify(shape(resource, row, context)));
 }
 
 /** Only what has such a field to fill in is parsed for it. */
@@ -273,9 +284,13 @@ async function enliven(resource: Resource, texts: string[], context: Context): P
   return texts.map((text, i) => (objects[i] ? JSON.stringify(objects[i]) : text));
 }
 
+const shaped = new WeakMap<Resource, boolean>();
+
 /** Whether the database's words are not yet what viewers get. */
 function isShaped(resource: Resource): boolean {
-  return Object.values(resource.fields).some((field) => field.shape || field.see);
+  const known = shaped.get(resource) ?? Object.values(resource.fields).some((field) => field.shape || field.see);
+  shaped.set(resource, known);
+  return known;
 }
 
 function shape(resource: Resource, row: Row, context: Context): Record<string, unknown> {

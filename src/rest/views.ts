@@ -4,7 +4,7 @@
  */
 import type { Fragment } from "postgres";
 import { guest, type Viewer } from "../auth/viewer.ts";
-import { type Compiled, compile, fill } from "../db/compiled.ts";
+import { type Compiled, compile, run } from "../db/compiled.ts";
 import type { Context, Filter, Resource, Row } from "./define.ts";
 import { type Condition, commonValues, type ListQuery, parseListQuery, toWhere, type Value } from "./listview.ts";
 import { findShown, type Shown, selectJson, view } from "./read.ts";
@@ -63,7 +63,7 @@ export async function readSeen(
     known.set(key, compiled);
   }
   const { base, mark } = context.links;
-  const rows = (await fill(context.sql, compiled, { ids, base, mark })) as unknown as SeenRow[];
+  const rows = await run<SeenRow[]>(context.sql, compiled, { ids, base, mark });
   const seen = rows.map(({ id, version, owner_id, insiders, plain }): Seen => {
     return { id, version, ownerId: owner_id, insiders, plain, as: {} };
   });
