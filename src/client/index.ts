@@ -1,6 +1,6 @@
 /**
  * A client of the API, typed by the server's own definitions: types only, so that none of its code comes along. For
- * browsers, Bun, Deno and Node from 22; older Nodes have to pass a WebSocket.
+ * browsers (bundled), Bun, Deno and Node from 22.18; older Nodes need a bundle, and before 22 have to pass a WebSocket.
  *
  * ```ts
  * const client = createClient({ url: "http://localhost:3000" });
