@@ -76,7 +76,12 @@ async function fuzz(token: string | null): Promise<number> {
             ...["--header", `Authorization: Bearer ${token}`],
           ]),
     ],
-    { cwd: directory, stdout: "inherit", stderr: "inherit" },
+    {
+      cwd: directory,
+      env: { ...process.env, SCHEMATHESIS_HOOKS: join(import.meta.dirname, "hooks.py") },
+      stdout: "inherit",
+      stderr: "inherit",
+    },
   );
   return child.exited;
 }
