@@ -132,7 +132,11 @@ export const servers = defineResource({
     type: { kind: "enum", column: "type", entry: "server", field: "type" },
     status: { kind: "enum", column: "status", entry: "server", field: "status" },
   },
-  sorts: { name: commonSorts.name },
+  sorts: {
+    name: commonSorts.name,
+    createdAt: { ...commonSorts.createdAt, ...admins },
+    updatedAt: { ...commonSorts.updatedAt, ...admins },
+  },
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
   async prepare({ listModels }, rows) {

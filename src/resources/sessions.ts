@@ -8,6 +8,8 @@ import { isProblem, Problem } from "../problems.ts";
 import { defineResource, isOwnerOrAdmin } from "../rest/define.ts";
 import { commonSorts, createdAt, reference, updatedAt } from "./common.ts";
 
+const statuses = ["active", "revoked"] as const;
+
 /** Written the same way here and in the counters, or one account would have many of them. */
 const canonicalEmail = (text: string) => text.trim().toLowerCase();
 
@@ -24,7 +26,7 @@ export const sessions = defineResource({
     ip: { schema: z.string() },
     user_id: { schema: reference },
     user_agent: { schema: z.string() },
-    status: { schema: z.enum(["active", "revoked"]) },
+    status: { schema: z.enum(statuses) },
     expires_at: { schema: z.iso.datetime() },
     current: {
       schema: z.boolean(),
@@ -33,7 +35,11 @@ export const sessions = defineResource({
     created_at: createdAt,
     updated_at: updatedAt,
   },
-  filters: { id: { kind: "text", column: "id" }, user_id: { kind: "id", column: "user_id" } },
+  filters: {
+    id: { kind: "text", column: "id" },
+    user_id: { kind: "id", column: "user_id" },
+    status: { kind: "enum", column: "status", field: "status", values: statuses },
+  },
   sorts: { createdAt: commonSorts.createdAt, updatedAt: commonSorts.updatedAt },
   visible: ({ sql, viewer }) => (viewer.admin ? sql`true` : sql`t.user_id = ${viewer.id}`),
   mayWrite: isOwnerOrAdmin,
@@ -70,7 +76,7 @@ export const sessions = defineResource({
     },
   },
   patch: {
-    shape: () => ({ status: z.enum(["active", "revoked"]) }),
+    shape: () => ({ status: z.enum(statuses) }),
     throws: ["session-revoked"],
     async change({ sql }, { status }, [row]) {
       if (status === undefined || !row) return {};

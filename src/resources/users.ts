@@ -42,7 +42,7 @@ export const users = defineResource({
     updated_at: { ...updatedAt, see: "owner" },
   },
   filters: { id: { kind: "id", column: "id" }, name: { kind: "text", column: "name" } },
-  sorts: { createdAt: commonSorts.createdAt, name: commonSorts.name },
+  sorts: { ...commonSorts, updatedAt: { ...commonSorts.updatedAt, see: "admin" } },
   lists: { counted: ["name"], isOwned: false },
   isSearchable: true,
   visible: ({ sql }) => sql`true`,

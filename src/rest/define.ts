@@ -55,14 +55,19 @@ export type Filter =
   | { kind: "id"; column: string; see?: "owner" | "admin"; visible?: (context: Context) => Fragment }
   | { kind: "text"; column: string; see?: "owner" | "admin" }
   | { kind: "boolean"; column: string; see?: "owner" | "admin" }
-  | { kind: "enum"; column: string; entry: EntryName; field: string; see?: "owner" | "admin" }
+  | ({ kind: "enum"; column: string; field: string; see?: "owner" | "admin" } & Choices)
   | { kind: "tag"; column: string; see?: "owner" | "admin" }
   | { kind: "search"; see?: "owner" | "admin" };
+
+/** The catalogue's, with their labels, or a field's own. */
+type Choices = { entry: EntryName; values?: undefined } | { entry?: undefined; values: readonly string[] };
 
 export interface Sort {
   /** Over the alias `t`; written here, never a caller's text. */
   by: string;
   direction: "asc" | "desc";
+  /** Where not everyone sees the field: an order tells of it. */
+  see?: "admin";
 }
 
 export type Input = Record<string, unknown>;

@@ -58,9 +58,8 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   const page = count("page", 1, maxPage);
   const pageSize = count("pageSize", defaultPageSize, maxPageSize);
   const sort = one("sort");
-  if (sort && !Object.hasOwn(resource.sorts, sort)) {
-    fail("sort", `is unknown; there are: ${Object.keys(resource.sorts).join(", ")}`);
-  }
+  const sorts = Object.keys(resource.sorts).filter((name) => !resource.sorts[name]?.see || context.viewer.admin);
+  if (sort && !sorts.includes(sort)) fail("sort", `is unknown; there are: ${sorts.join(", ")}`);
   const order = one("order");
   if (order && order !== "asc" && order !== "desc") fail("order", "must be asc or desc");
 
@@ -88,6 +87,14 @@ export function parseListQuery(resource: Resource, query: URLSearchParams, conte
   return { page, pageSize, sort, order: order as ListQuery["order"], conditions };
 }
 
+/** The values of an enum with their Chinese labels, where they have any. */
+export function choicesOf(filter: Extract<Filter, { kind: "enum" }>): { value: string; label: string }[] {
+  if (filter.values) return filter.values.map((value) => ({ value, label: value }));
+  // The built-in ones: rows that were stored before an admin narrowed the choices can still be found.
+  const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
+  return choices.map(({ value, label }) => ({ value, label: label.zh }));
+}
+
 function readValue(filter: Filter, text: string, fail: (detail: string) => void): string | number | boolean {
   switch (filter.kind) {
     case "id":
@@ -98,10 +105,9 @@ function readValue(filter: Filter, text: string, fail: (detail: string) => void)
       if (text !== "true" && text !== "false") fail("must be true or false");
       return text === "true";
     case "enum": {
-      // The built-in ones: rows that were stored before an admin narrowed the choices can still be found.
-      const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
-      const found = choices.find((c) => c.value === text || c.label.zh === text);
-      if (!found) fail(`must be one of: ${choices.map((c) => c.value).join(", ")}`);
+      const choices = choicesOf(filter);
+      const found = choices.find(({ value, label }) => value === text || label === text);
+      if (!found) fail(`must be one of: ${choices.map(({ value }) => value).join(", ")}`);
       return found?.value ?? text;
     }
     case "tag":

@@ -317,6 +317,37 @@ describe("every sort is total: turned by order to its exact reverse, ties and al
   });
 });
 
+test("there is a filter for every id, owner, public, tag, enum, reference and name; search in the contract's fields", () => {
+  const filtered = [
+    ...["id", "user_id", "public", "tags", "type", "status", "base_model", "scheduler"],
+    ...["dataset_id", "model_id", "task_id", "server_id", "name"],
+  ];
+  const missing = all.flatMap(({ name, fields, filters }) =>
+    filtered
+      .filter((field) => field in fields && !((field === "tags" ? "tag" : field) in filters))
+      .map((field) => `${name} by ${field}`),
+  );
+  expect(missing).toEqual([]);
+  const searched = named(all.filter(({ isSearchable }) => isSearchable)).map(({ name }) => name);
+  expect(searched.sort()).toEqual(["datasets", "images", "models", "tags", "tasks", "users"]);
+});
+
+describe("a sort is for those who see the field: 400 to others", () => {
+  const sorts = { createdAt: "created_at", updatedAt: "updated_at", name: "name" };
+  const cases = all
+    .filter(({ readers }) => readers !== "users")
+    .flatMap(({ name, fields }) =>
+      Object.entries(sorts)
+        .filter(([, field]) => field in fields)
+        .map(([sort, field]) => ({ name, sort, isSeen: (fields[field]?.see ?? "everyone") === "everyone" })),
+    );
+  test.each(cases)("$name by $sort: $isSeen", async ({ name, sort, isSeen }) => {
+    const statusOf = async (token?: string) => (await app.call("GET", `/api/${name}?sort=${sort}`, { token })).status;
+    expect([await statusOf(), await statusOf(stranger.token)]).toEqual(isSeen ? [200, 200] : [400, 400]);
+    expect(await statusOf(admin.token)).toBe(200);
+  });
+});
+
 describe("every filter finds what has its value and nothing else; a comma unites, repeating intersects", () => {
   const targets = new Map<string, string>();
   const cases = all.flatMap((resource) =>

@@ -1,8 +1,7 @@
 /** Query parameters of a list and the headers that requests may carry. */
-import { builtinCatalogue } from "../../params/catalogue.ts";
 import type { Filter, Resource } from "../define.ts";
 import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "../limits.ts";
-import { filtersOf } from "../listview.ts";
+import { choicesOf, filtersOf } from "../listview.ts";
 import type { JsonSchema, Parameter } from "./types.ts";
 
 export const pageParameters: Parameter[] = [
@@ -22,7 +21,9 @@ export const pageParameters: Parameter[] = [
 
 /** Everything that a list of this resource understands; whatever else is asked is a 400. */
 export function listParameters(resource: Resource): Parameter[] {
-  const sorts = Object.entries(resource.sorts).map(([name, { direction }]) => `\`${name}\` (${direction})`);
+  const sorts = Object.entries(resource.sorts).map(
+    ([name, { direction, see }]) => `\`${name}\` (${direction}${see ? ", for admins" : ""})`,
+  );
   return [
     ...pageParameters,
     {
@@ -73,10 +74,10 @@ function describeFilter(name: string, filter: Filter): { what: string; value: Js
     case "boolean":
       return { what: `Rows by \`${name}\``, value: joined("true|false") };
     case "enum": {
-      const choices = builtinCatalogue.get(filter.entry, filter.field).enum ?? [];
-      const words = [...new Set(choices.flatMap(({ value, label }) => [value, label.zh]))];
-      const labels = choices.filter(({ value, label }) => value !== label.zh);
-      const also = labels.map(({ value, label }) => `\`${label.zh}\` (${value})`).join(", ");
+      const choices = choicesOf(filter);
+      const words = [...new Set(choices.flatMap(({ value, label }) => [value, label]))];
+      const labels = choices.filter(({ value, label }) => value !== label);
+      const also = labels.map(({ value, label }) => `\`${label}\` (${value})`).join(", ");
       return {
         what: `Rows by \`${name}\`: ${choices.map(({ value }) => `\`${value}\``).join(", ")}${also ? `; also ${also}` : ""}`,
         value: joined(words.map((word) => word.replaceAll(".", "\\.")).join("|")),
