@@ -37,7 +37,8 @@ export function createS3Caller(options: S3Options) {
    *
    * @param bytes how much the call moves: its time limit grows with that. It ends with `run`, so that a body that
    * `run` returns may be read slowly.
-   * @param attempts above 1 for a body that is a stream, which the SDK cannot rewind: `run` makes it anew
+   * @param attempts above 1 for a body that is a stream, which the SDK cannot rewind: `run` makes it anew, also when
+   * it arrived broken
    * @throws Problem "storage-unavailable"
    */
   async function call<T>(run: Call<T>, { bytes = 0, attempts = 1 } = {}): Promise<T> {
@@ -50,7 +51,8 @@ export function createS3Caller(options: S3Options) {
         return await run(client, sdk, { abortSignal: limit.signal });
       } catch (error) {
         const status = statusOf(error);
-        if (attempt >= attempts || (status >= 400 && status < 500)) throw unavailable(error);
+        const isRefused = status >= 400 && status < 500 && (error as Error).name !== "BadDigest";
+        if (attempt >= attempts || isRefused) throw unavailable(error);
         await pause(100 * attempt);
       } finally {
         clearTimeout(timer);

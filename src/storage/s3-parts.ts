@@ -1,7 +1,8 @@
 /** Objects too large for one call: S3 takes at most 5 GB at once, our models may have 8. */
+import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { S3Caller } from "./s3-client.ts";
-import type { SpooledFile } from "./spool.ts";
+import { onDisk, type SpooledFile, unavailable } from "./spool.ts";
 
 interface Place {
   bucket: string;
@@ -13,19 +14,37 @@ export const uploadPartBytes = 64 * 1024 * 1024;
 /** The store copies by itself; larger parts are only fewer calls. */
 export const copyPartBytes = 1024 * 1024 * 1024;
 
-/** Sends a file in parts. Nothing shows under the key before the last call; a failed upload is taken back. */
+/**
+ * Sends a file in parts. Nothing shows under the key before the last call; a failed upload is taken back. The store
+ * refuses a part that arrives otherwise than it was read here, and what was read must have the file's sha256. Parts
+ * carry Content-MD5, which every store knows: their sha256 would have to be agreed on when the upload begins, and
+ * stores that do not know that refuse it.
+ */
 export async function uploadInParts(
   { call }: S3Caller,
   { bucket: Bucket, key: Key }: Place,
   file: SpooledFile,
   { contentType, partBytes }: { contentType: string; partBytes: number },
 ): Promise<void> {
+  const whole = createHash("sha256");
   await inParts({ call }, { bucket: Bucket, key: Key }, contentType, file.size, partBytes, async (part) => {
     const length = part.end - part.start + 1;
+    const md5 = createHash("md5");
+    await onDisk(async () => {
+      for await (const chunk of createReadStream(file.path, { start: part.start, end: part.end })) {
+        whole.update(chunk);
+        md5.update(chunk);
+      }
+    });
+    const ContentMD5 = md5.digest("base64");
+    if (part.end === file.size - 1 && whole.digest("hex") !== file.hash) {
+      throw unavailable(new Error("the file has changed on its way to the store"));
+    }
     const sent = await call(
       (client, sdk, options) => {
         const Body = createReadStream(file.path, { start: part.start, end: part.end });
-        const input = { Bucket, Key, UploadId: part.uploadId, PartNumber: part.number, Body, ContentLength: length };
+        const place = { Bucket, Key, UploadId: part.uploadId, PartNumber: part.number };
+        const input = { ...place, Body, ContentLength: length, ContentMD5 };
         return client.send(new sdk.UploadPartCommand(input), options);
       },
       { bytes: length, attempts: 3 },

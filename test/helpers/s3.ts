@@ -22,6 +22,8 @@ export interface FakeS3 {
   requests: { method: string; path: string; headers: Headers }[];
   /** Asked before each request; what it returns is the answer. */
   intercept: (request: Request) => Response | null | Promise<Response | null>;
+  /** What becomes of a body on its way here. */
+  carry: (bytes: Uint8Array) => Uint8Array;
   stop(): Promise<void>;
 }
 
@@ -73,9 +75,11 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     if (source === null) {
       if (!request.headers.has("content-length")) return failure(411, "MissingContentLength");
       if (request.headers.get("content-encoding") === "aws-chunked") return failure(501, "NotImplemented");
-      const bytes = await request.bytes();
-      const checksum = request.headers.get("x-amz-checksum-sha256");
-      const isWhole = !checksum || createHash("sha256").update(bytes).digest("base64") === checksum;
+      const bytes = fake.carry(await request.bytes());
+      const digests = { sha256: request.headers.get("x-amz-checksum-sha256"), md5: request.headers.get("content-md5") };
+      const isWhole = Object.entries(digests).every(
+        ([name, digest]) => !digest || createHash(name).update(bytes).digest("base64") === digest,
+      );
       return isWhole ? bytes : failure(400, "BadDigest");
     }
     const from = objects.get(decodeURIComponent(source).replace(`${bucket}/`, ""));
@@ -150,6 +154,7 @@ export function startFakeS3(bucket = "atelier"): FakeS3 {
     uploads,
     requests,
     intercept: () => null,
+    carry: (bytes) => bytes,
     stop: () => server.stop(true),
   };
   return fake;

@@ -88,6 +88,7 @@ describe("over the network", async () => {
   const storage = createS3Storage({ ...fake.options, ...part, temporaryDirectory });
   beforeEach(() => {
     fake.intercept = () => null;
+    fake.carry = (bytes) => bytes;
     fake.requests.length = 0;
   });
   afterAll(() => fake.stop());
@@ -112,12 +113,35 @@ describe("over the network", async () => {
     expect(headers?.has("x-amz-trailer")).toBe(false);
   });
 
-  test("what arrives otherwise than it was hashed is not stored", async () => {
+  test.each([
+    { what: "in one call", size: 5 },
+    { what: "in parts", size: 2_500_000 },
+  ])("what was changed after it was hashed is not stored, $what", async ({ size }) => {
     const path = join(await freshDirectory(), "changed");
-    await writeFile(path, "hollo");
-    const changed = storage.put("changed", { path, size: 5, hash: sha256(hello) }, type);
+    const bytes = new Uint8Array(randomBytes(size));
+    const hash = sha256(bytes);
+    bytes[size - 1] = 255 - (bytes[size - 1] as number);
+    await writeFile(path, bytes);
+    const changed = storage.put("changed", { path, size, hash }, type);
     await expect(changed).rejects.toMatchObject({ code: "storage-unavailable" });
     expect(fake.objects.has("changed")).toBe(false);
+    expect(fake.uploads.size).toBe(0);
+  });
+
+  test.each([
+    { what: "a stream", size: 500_000 },
+    { what: "a stream in parts", size: 2_500_000 },
+  ])("$what that is damaged on its way is sent again, and not stored when it always is", async ({ size }) => {
+    const body = new Uint8Array(randomBytes(size));
+    let faults = 1;
+    fake.carry = (bytes) => (faults-- > 0 ? bytes.map((byte) => 255 - byte) : bytes);
+    await storage.put("carried.bin", streamOf(body), type);
+    expect(sha256(fake.objects.get("carried.bin")?.bytes ?? hello)).toBe(sha256(body));
+    faults = Number.POSITIVE_INFINITY;
+    const damaged = storage.put("damaged.bin", streamOf(body), type);
+    await expect(damaged).rejects.toMatchObject({ code: "storage-unavailable" });
+    expect(fake.objects.has("damaged.bin")).toBe(false);
+    expect(fake.uploads.size).toBe(0);
   });
 
   test("what is larger than one call goes and moves in parts, under the same type", async () => {
