@@ -90,6 +90,7 @@ export async function startWorker(
   const look = async (): Promise<void> => {
     await addJob(sql, "probe-servers", {}, { key: "probe-all", maxAttempts: 1 });
     await sql`select measure_needs()`;
+    await sql`select forget_announcements()`; // no API may be running
     attendant.wake(); // the safety net: what may go is announced
     await remindOverdue(sql);
   };

@@ -14,9 +14,9 @@ export type Changes = Map<string, Set<string> | null>;
 const restMs = 20;
 /** After a reading that found something: writers that did not ring may have committed since. */
 const againMs = 25;
-/** What had committed so long ago is forgotten; who has not read for nearly that long may have missed something. */
-const keptMs = 60_000;
+/** What had committed a minute ago is forgotten; who has not read for nearly that long may have missed something. */
 const missedMs = 45_000;
+const forgetMs = 15_000;
 
 export interface ChangesDeps {
   databaseUrl: string;
@@ -45,7 +45,7 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
   let reading: Promise<void> | null = null;
   let timer: ReturnType<typeof setTimeout> | null = null;
   let dueAt = Number.POSITIVE_INFINITY;
-  const snapshots: { at: number; text: string }[] = [];
+  let forgotAt = Number.NEGATIVE_INFINITY;
 
   const open = (): Sql => {
     const opened = connect(databaseUrl, {
@@ -145,12 +145,9 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
   }
 
   async function forget(): Promise<void> {
-    const now = performance.now();
-    const [oldest] = snapshots;
-    if (!oldest || now - (snapshots.at(-1)?.at ?? 0) > keptMs / 4) snapshots.push({ at: now, text: since });
-    if (!oldest || now - oldest.at < keptMs) return;
-    snapshots.shift();
-    await inTime(patienceMs, sql`select forget_announcements(${oldest.text}::pg_snapshot)`);
+    if (performance.now() - forgotAt < forgetMs) return;
+    forgotAt = performance.now();
+    await inTime(patienceMs, sql`select forget_announcements()`);
   }
 
   let pulseTimer: ReturnType<typeof setTimeout> | undefined;

@@ -93,7 +93,7 @@ export async function startPool({
   };
 }
 
-async function addWorker(app: TestApp): Promise<Worker> {
+export async function addWorker(app: TestApp): Promise<Worker> {
   const { sql, secrets, storage, log, databaseUrl } = app;
   const worker = await startWorker(
     {
