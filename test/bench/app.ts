@@ -25,12 +25,13 @@ export function openBenchApp(databaseUrl: string, { onStatement }: Pick<ConnectO
   });
   const sql = connect(databaseUrl, { max: 8, name: "atelier bench", onStatement });
   const secrets = createSecrets("a secret key of thirty-two letters");
+  const storage = openStorage(config);
   const app = createApp({
     config,
     sql,
     secrets,
     links: createLinks(config.publicUrl, secrets),
-    storage: openStorage(config),
+    storage,
     catalogue: createCatalogueSource(sql),
     log: pino({ level: "error" }),
     listModels: createLiveModels(sql, secrets),
@@ -40,6 +41,9 @@ export function openBenchApp(databaseUrl: string, { onStatement }: Pick<ConnectO
   return {
     fetch,
     sql,
+    config,
+    secrets,
+    storage,
     /** The token of a new session. */
     async logIn(userId: number, admin: boolean): Promise<string> {
       await sql`update users set admin = ${admin} where id = ${userId}`;

@@ -4,7 +4,7 @@ import { freshDatabase } from "../helpers/database.ts";
 
 const benches: Record<string, string[]> = {
   rest: ["throughput", "lists", "memory"],
-  pool: ["pool-rounds", "pool-flow"],
+  pool: ["pool-rounds", "pool-asked", "pool-flow", "pool-cost"],
   throughput: ["throughput"],
   lists: ["lists"],
   relay: ["relay", "trouble"],

@@ -1,5 +1,5 @@
 /**
- * `bun run bench pool`, second part: work through the real API and a real worker, each a process, to engines that live in
+ * `bun run bench pool`, third part: work through the real API and a real worker, each a process, to engines that live in
  * this one and need no time; where the idle gap is measured, two hundred milliseconds, for with none it is the time that
  * four tasks at once take these cores. Times are this process's: from sending a POST to an engine's receiving the run,
  * and from the end of a run on an engine to the next one's coming.
@@ -58,7 +58,6 @@ await sql`
   select 'user ' || n, 'user' || n || '@example.com', 'x', n = 1 from generate_series(1, ${users}::int) n
 `;
 const { token } = await openSession(sql, { userId: 1, ip: "192.0.2.1", userAgent: "bench" });
-const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
 await until(async () => (await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => null))?.ok === true);
 
 const picture = new Uint8Array(await makePicture({ width: 64, height: 64 }));
@@ -101,6 +100,8 @@ for (const { double } of engines) double.stepMs = runMs;
 await throughput(gapRuns + 20, gapRuns);
 process.stdout.write(`idle gap of a slot between two runs of ${runMs} ms: ${describeTimes(takeGaps())}\n`);
 await clear();
+await beside();
+await clear();
 for (const { double } of engines) double.stepMs = 0;
 takeGaps();
 const few = await throughput(100 + measured);
@@ -140,31 +141,48 @@ async function latency(): Promise<void> {
   process.stdout.write(`from POST to the engine, idle servers: ${describeTimes(times)}\n`);
 }
 
+/** A user who always has one task, beside one who has a thousand waiting. */
+async function beside(): Promise<void> {
+  await insertBacklog(1_000, 1);
+  const [before] = await sql`select coalesce(max(id), 0) as id from attempts`;
+  await resume();
+  const other = await openSession(sql, { userId: 2, ip: "192.0.2.1", userAgent: "bench" });
+  const waits: number[] = [];
+  const runs = Number(process.env.BENCH_BESIDE ?? 30);
+  for (let n = 0; n < runs; n += 1) {
+    await post("images", { prompt: `beside ${n}`, width: 64, height: 64, num_inference_steps: 1 }, other.token);
+    await until(async () => {
+      const [row] = await sql`
+        select count(*) from tasks where user_id = 2 and status in ('initial', 'ready', 'waiting', 'running')
+      `;
+      return row?.count === 0;
+    });
+  }
+  const attempts = await sql<{ user_id: number; waited: number; seconds: number }[]>`
+    select user_id, waited_seconds as waited, gpu_seconds as seconds
+    from attempts
+    where id > ${before?.id} and outcome = 'success'
+  `;
+  const secondsOf = (user: number) =>
+    attempts.filter(({ user_id }) => user_id === user).reduce((sum, { seconds }) => sum + seconds, 0);
+  for (const { user_id, waited } of attempts) if (user_id === 2) waits.push(waited * 1000);
+  const share = secondsOf(2) / (secondsOf(1) + secondsOf(2));
+  const longest = Math.max(...waits) / runMs;
+  process.stdout.write(
+    `one task beside 1000 of another user: waits ${describeTimes(waits)}, at most ${longest.toFixed(2)} of a task's ` +
+      `${runMs} ms; it has ${(100 * share).toFixed(0)} % of the GPU-seconds, one slot is ${100 / engineCount} %\n`,
+  );
+}
+
 function takeGaps(): number[] {
   return engines.flatMap((engine) => engine.gaps.splice(0));
 }
 
 /** @returns tasks a second, while so many wait */
 async function throughput(waiting: number, to = measured): Promise<number> {
-  await sql`update pool set is_paused = true, paused_at = now()`;
-  await insertWaiting(
-    sql,
-    () => sql`
-      insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
-      select 'task', 'infer', 'waiting', 'SD1.5', '{"width": 64, "height": 64, "scheduler": "K_EULER"}',
-        1 + n % ${users}, now() - (${waiting} - n) * interval '1 millisecond'
-      from generate_series(1, ${waiting}::int) n
-    `,
-  );
-  await sql`
-    insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
-      status, user_id, task_id)
-    select 'image', 64, 64, 'x', 1, 7, 'K_EULER', id, 'SD1.5', 'waiting', user_id, id from tasks where status = 'waiting'
-  `;
-  await sql`select fold_counts()`;
+  await insertBacklog(waiting, users);
   const [before] = await sql`select coalesce(max(id), 0) as id from attempts`;
-  await sql`update pool set is_paused = false, paused_at = null`;
-  await sql`select pg_notify('pool', '')`;
+  await resume();
   const from = to / 10;
   await until(async () => {
     const [row] = await sql`select count(*) from attempts where id > ${before?.id} and outcome is not null`;
@@ -178,6 +196,31 @@ async function throughput(waiting: number, to = measured): Promise<number> {
     ) a
   `;
   return Number(row?.rate);
+}
+
+/** Tasks of one picture each, of so many users in turn; the pool is paused. */
+async function insertBacklog(waiting: number, ofUsers: number): Promise<void> {
+  await sql`update pool set is_paused = true, paused_at = now()`;
+  await insertWaiting(
+    sql,
+    () => sql`
+      insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
+      select 'task', 'infer', 'waiting', 'SD1.5', '{"width": 64, "height": 64, "scheduler": "K_EULER"}',
+        1 + n % ${ofUsers}::int, now() - (${waiting} - n) * interval '1 millisecond'
+      from generate_series(1, ${waiting}::int) n
+    `,
+  );
+  await sql`
+    insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
+      status, user_id, task_id)
+    select 'image', 64, 64, 'x', 1, 7, 'K_EULER', id, 'SD1.5', 'waiting', user_id, id from tasks where status = 'waiting'
+  `;
+  await sql`select fold_counts()`;
+}
+
+async function resume(): Promise<void> {
+  await sql`update pool set is_paused = false, paused_at = null`;
+  await sql`select pg_notify('pool', '')`;
 }
 
 async function clear(): Promise<void> {
@@ -215,7 +258,8 @@ async function bareQueue(): Promise<number> {
   return rate;
 }
 
-async function post(path: string, body: object): Promise<void> {
+async function post(path: string, body: object, as = token): Promise<void> {
+  const headers = { Authorization: `Bearer ${as}`, "Content-Type": "application/json" };
   const answer = await fetch(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
   if (answer.status !== 201) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
   await answer.arrayBuffer();

@@ -25,5 +25,56 @@ export async function insertWaiting(sql: Sql, insert: () => PromiseLike<unknown>
     select user_id, type, count(*), min(waiting_at) from tasks where status = 'waiting' group by 1, 2
     on conflict (user_id, type) do update set waiting = excluded.waiting, since = excluded.since
   `;
+  // What their lists are counted by.
+  await sql`
+    insert into list_counts (resource, dim, value, scope, n)
+    select 'tasks', d.dim, d.value, s.scope, count(*)
+    from tasks t
+    cross join lateral (values ('', ''), ('status', t.status)) d (dim, value)
+    cross join lateral (values (0), (t.user_id)) s (scope)
+    group by 1, 2, 3, 4
+    on conflict (resource, dim, value, scope) do update set n = excluded.n
+  `;
+  await sql`delete from list_count_changes where resource = 'tasks' and dim in ('', 'status')`;
   await sql`vacuum analyze tasks, queues, shares`;
+}
+
+/**
+ * 1,000 servers of six kinds, 100,000 waiting tasks of 5,000 users with some forty different needs; a tenth of the users
+ * have two thirds of the tasks.
+ * @returns what there is, in words
+ */
+export async function insertLargePool(sql: Sql): Promise<string> {
+  const servers = Number(process.env.BENCH_SERVERS ?? 1_000);
+  const tasks = Number(process.env.BENCH_TASKS ?? 100_000);
+  const users = Number(process.env.BENCH_USERS ?? 5_000);
+  await sql`
+    insert into users (name, email, password_hash)
+    select 'user ' || n, 'user' || n || '@example.com', 'x' from generate_series(1, ${users}::int) n
+  `;
+  await sql`
+    insert into servers (name, type, ip, port, status, checkpoints, facts)
+    select 'server ' || n, case when n % 10 = 0 then 'train' else 'infer' end, '192.0.2.1', n, 'ready',
+      case when n % 3 = 0 then '{"SD1.5": "a"}'::jsonb else '{"SD1.5": "a", "SD2": "b"}' end,
+      jsonb_build_object('capabilities', jsonb_build_object('infer', true, 'train', '["lora"]'::jsonb,
+        'apply', case when n % 2 = 0 then '["lora", "ckp"]'::jsonb else '["lora", "ckp", "hyper", "ti"]' end,
+        'schedulers', '["DDIM", "K_EULER", "DPMSolverMultistep", "K_EULER_ANCESTRAL", "PNDM", "KLMS"]'::jsonb))
+    from generate_series(1, ${servers}::int) n
+  `;
+  await insertWaiting(
+    sql,
+    () => sql`
+      insert into tasks (name, type, status, base_model, params, user_id, waiting_at)
+      select 'task', case when n % 20 = 0 then 'train' else 'infer' end, 'waiting',
+        (array['SD1.5', 'SD1.5', 'SD2'])[1 + n % 3],
+        jsonb_build_object('width', 512 + 64 * (n % 4), 'height', 512, 'resolution', 512, 'type', 'lora',
+          'scheduler', (array['DDIM', 'K_EULER', 'K_EULER', 'DPMSolverMultistep', 'PNDM', 'KLMS'])[1 + n / 7 % 6]),
+        1 + floor(${users}::int * random() ^ 4)::int, now() - random() * interval '1 hour'
+      from generate_series(1, ${tasks}::int) n
+    `,
+  );
+  await sql`update shares set gpu_seconds = 3600 * random()`;
+  await sql`vacuum analyze`;
+  const [counted] = await sql`select (select count(*) from needs) as needs, (select count(*) from queues) as queues`;
+  return `${servers} servers, ${tasks} waiting tasks of ${users} users, ${counted?.needs} needs, ${counted?.queues} queues`;
 }
