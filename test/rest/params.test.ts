@@ -1,6 +1,7 @@
 /** The parameter catalogue: what it says, and that the validators believe it. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { type Json, startApp } from "../helpers/app.ts";
+import { anotherProcess } from "../helpers/process.ts";
 
 const app = await startApp();
 const owner = await app.signUp("owner");
@@ -100,6 +101,23 @@ describe("admins narrow limits and change defaults", () => {
     const renamed = await app.call("PATCH", `/api/images/${body.id}`, { token: owner.token, body: { name: "Wide" } });
     await patch("image", { width: { maximum: null } });
     expect([stored.body.width, renamed.status]).toEqual([2048, 200]);
+  });
+
+  test("it acts on other processes within a second, and the document goes on showing the built-in limits", async () => {
+    const other = anotherProcess(app);
+    const maximum = async () => (await other("GET", "/api/params/image")).body.value.width.maximum;
+    const wide = () => other("POST", "/api/images", { token: owner.token, body: { prompt: "x", width: 2048 } });
+    expect((await wide()).status).toBe(201);
+    const usual = await maximum();
+    await patch("image", { width: { maximum: 1024 } });
+    const now = performance.now.bind(performance);
+    const clock = spyOn(performance, "now").mockImplementation(() => now() + 1000);
+    const [narrowed, refused] = [await maximum(), await wide()];
+    clock.mockRestore();
+    const { components } = (await app.call("GET", "/api/openapi.json")).body;
+    await patch("image", { width: { maximum: null } });
+    expect([narrowed, refused.status]).toEqual([1024, 422]);
+    expect(components.schemas.ImageCreate.properties.width.maximum).toBe(usual);
   });
 
   const refused: { what: string; value: Json; pointer: string }[] = [

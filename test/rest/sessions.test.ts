@@ -1,6 +1,6 @@
 /** Log-ins: tokens, their ends, and the account of the caller. */
 import { describe, expect, test } from "bun:test";
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { type Json, password, startApp } from "../helpers/app.ts";
 
 const app = await startApp();
@@ -74,6 +74,19 @@ test("the token is nowhere but in that answer: no other answer, no table", async
     const rows = await app.sql.unsafe(`select 1 from ${name} t where strpos(t::text, $1) > 0`, [token]);
     expect([name, rows.length]).toEqual([name, 0]);
   }
+});
+
+test("a token is 256 random bits, of which the database holds the SHA-256; the session lasts 30 days without use", async () => {
+  const { body } = await logIn((await app.signUp()).email);
+  const bytes = Buffer.from(body.token, "base64url");
+  expect([bytes.length, body.id === body.token]).toEqual([32, false]);
+  const [row] = await app.sql`
+    select token_hash, expires_at - created_at as lasts, expires_at = created_at + interval '30 days' as is_month
+    from sessions where id = ${body.id}
+  `;
+  const digests = [bytes, body.token].map((secret) => createHash("sha256").update(secret).digest("hex"));
+  expect(digests).toContain(Buffer.from(row?.token_hash).toString("hex"));
+  expect(row?.is_month).toBe(true);
 });
 
 describe("the state of a session", () => {

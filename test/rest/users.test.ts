@@ -47,6 +47,15 @@ describe("sign-up", () => {
     expect(answer.body.errors.map((error: Json) => error.pointer)).toEqual([...pointers]);
   });
 
+  test.each([8, 128])("a password of %d characters will do, and is kept as argon2id alone", async (length) => {
+    const secret = "x".repeat(length);
+    const { status, body } = await app.call("POST", "/api/users", { body: { email: email(), password: secret } });
+    expect(status).toBe(201);
+    const [row] = await app.sql`select users::text as text, password_hash from users where id = ${body.id}`;
+    expect(row?.password_hash).toStartWith("$argon2id$");
+    expect(row?.text).not.toContain(secret);
+  });
+
   test("SIGNUP=closed keeps guests and users out, not admins", async () => {
     const [user, chief] = await Promise.all([closed.signUp(), closed.admin()]);
     const post = (token?: string) => closed.call("POST", "/api/users", { token, body: { email: email(), password } });

@@ -56,6 +56,18 @@ test("while the database is down the answer is 503 with Retry-After, and the pro
   app.log.level = log;
 });
 
+test("what goes wrong on our side is a bare 500: no SQL, no stack, no name of a table", async () => {
+  const broken = await startApp();
+  broken.log.level = "silent"; // the failure is asked for
+  await broken.sql`alter table tags rename to mislaid`;
+  for (const path of ["/api/tags", "/api/tags/1", "/api/tags?search=x"]) {
+    const answer = await broken.call("GET", path);
+    expectProblem(answer, 500, "internal");
+    expect(answer.body.detail).toBe(answer.body.title);
+    expect(answer.text).not.toMatch(/relation|tags|42P01|column/);
+  }
+});
+
 describe("an unknown path is 404", () => {
   test.each(["/api/nothing", "/api/nothing/1", "/api", "/nothing", "/api/tags/1/2", "/api/tags/"])(
     "%s",
