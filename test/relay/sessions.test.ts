@@ -1,7 +1,10 @@
 /** Who may open a socket, how it is refused, and what becomes of it when rights change. */
 import { describe, expect, test } from "bun:test";
+import { resources } from "../../src/resources/index.ts";
 import { type CallOptions, startApp } from "../helpers/app.ts";
+import { sampleOf } from "../helpers/samples.ts";
 import { handshake, listen } from "../helpers/socket.ts";
+import { expectedStatus, type Kind, owned, viewers } from "../rest/access.ts";
 
 const allowedOrigin = "https://studio.example";
 const app = await startApp({ allowedOrigins: [allowedOrigin] });
@@ -10,6 +13,19 @@ const owner = await app.signUp("owner");
 const admin = await app.admin();
 const hidden = (await app.make("datasets", owner.token, { images: [] })).id;
 const shown = (await app.make("datasets", owner.token, { images: [], public: true })).id;
+
+const [revoked, expired] = await Promise.all([app.logIn(owner.id), app.logIn(owner.id)]);
+await app.sql`update sessions set status = 'revoked', revoked_at = now() where id = ${revoked.sessionId}`;
+await app.sql`update sessions set expires_at = now() where id = ${expired.sessionId}`;
+const tokens: Record<Kind, string | undefined> = {
+  guest: undefined,
+  stranger: (await app.signUp("stranger")).token,
+  owner: owner.token,
+  admin: admin.token,
+  revoked: revoked.token,
+  expired: expired.token,
+  garbage: "not-a-token",
+};
 
 const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
 
@@ -39,6 +55,24 @@ describe("the handshake is answered as GET would be, before any upgrade", () => 
       expect(answer.headers.get("content-type")).toBe("application/problem+json");
       expect(JSON.parse(answer.body).status).toBe(status);
     }
+  });
+
+  describe("for every resource and every kind of viewer", () => {
+    const objects = resources.flatMap(({ name }) =>
+      (owned.includes(name) ? [false, true] : [false]).map((isPublic) => ({ name, isPublic })),
+    );
+    test.each(objects)("$name, public: $isPublic", async ({ name, isPublic }) => {
+      const id = name === "users" ? owner.id : await sampleOf(name).make(app, { owner, admin }, isPublic);
+      const opened = viewers.map(async (viewer) => {
+        const get = expectedStatus(name, "get", viewer, isPublic);
+        const list = expectedStatus(name, "list", viewer, isPublic);
+        const token = tokens[viewer];
+        const ask = (path: string) => handshake(server.port, path, token === undefined ? {} : bearer(token));
+        const [one, many] = [await ask(`/api/${name}/${id}`), await ask(`/api/${name}`)];
+        expect([viewer, one.status, many.status]).toEqual([viewer, get === 200 ? 101 : get, list === 200 ? 101 : list]);
+      });
+      await Promise.all(opened);
+    });
   });
 
   test("a refusal for a hidden object and for a missing one are alike", async () => {
