@@ -26,6 +26,7 @@ export { etagOf } from "./http.ts";
 export { ProblemError } from "./problem-error.ts";
 export type { ListOptions, Options, Page, ResourceClient, WriteOptions } from "./resource.ts";
 export type { Socket, SocketClass, Watched, WatchOptions } from "./watch.ts";
+export type { ListChange } from "./watch-list.ts";
 
 export type User = ObjectOf<Registry["users"]>;
 export type Session = ObjectOf<Registry["sessions"]>;

@@ -4,6 +4,7 @@ import type { CreatedOf, CreateInput, FiltersOf, IdOf, ObjectOf, PatchInput, Sor
 import { send, type Transport } from "./http.ts";
 import { type Condition, toQuery } from "./query.ts";
 import { type SocketClass, type Watched, type WatchOptions, watch } from "./watch.ts";
+import { type ListChange, watchList } from "./watch-list.ts";
 
 export interface Page<T> {
   page: number;
@@ -38,6 +39,8 @@ interface Reads<D extends Definition> {
   get(id: IdOf<D>, options?: Options): Promise<ObjectOf<D>>;
   /** The whole object, now and after every change; ends when it is deleted. */
   watch(id: IdOf<D>, options?: WatchOptions): AsyncGenerator<Watched<ObjectOf<D>>, void, void>;
+  /** The page, then whatever comes to meet the conditions, changes, or ceases to meet them, on the page or not. */
+  watchList(conditions?: ListOptions<D>, options?: WatchOptions): AsyncGenerator<ListChange<ObjectOf<D>>, void, void>;
 }
 interface Creates<D extends Definition> {
   /** Survives a network that fails: it is sent again under the same Idempotency-Key. */
@@ -63,7 +66,8 @@ export function createResource<D extends Definition>(
 ): ResourceClient<D> {
   const base = `/api/${name}`;
   const pathOf = (id: number | string) => `${base}/${encodeURIComponent(id)}`;
-  const list = (conditions: Record<string, Condition | undefined> = {}, options?: Options) =>
+  type Conditions = Record<string, Condition | undefined>;
+  const list = (conditions: Conditions = {}, options?: Options) =>
     send<Page<ObjectOf<D>>>(transport, "GET", `${base}${toQuery(conditions)}`, options);
   const methods = {
     list,
@@ -76,6 +80,8 @@ export function createResource<D extends Definition>(
     },
     get: (id: number | string, options?: Options) => send(transport, "GET", pathOf(id), options),
     watch: (id: number | string, options?: WatchOptions) => watch(transport, socketClass, pathOf(id), options),
+    watchList: (conditions: Conditions = {}, options?: WatchOptions) =>
+      watchList(transport, socketClass, `${base}${toQuery(conditions)}`, options),
     create: (body: unknown, options?: Options) =>
       send(transport, "POST", base, { ...options, body, isCreate: name !== "sessions" }),
     patch: (id: number | string, body: unknown, { ifMatch, ...options }: WriteOptions = {}) =>

@@ -1,6 +1,6 @@
 /**
  * Follows one object over its WebSocket. Connections come and go; what is yielded is always the whole object, and its
- * version never decreases.
+ * version never decreases. Lists are followed by the same connections, see `watch-list.ts`.
  */
 import type { Frame } from "../relay/frames.ts";
 import { pause, send, type Transport } from "./http.ts";
@@ -28,21 +28,57 @@ interface Connection {
   close(): void;
 }
 
+/** What is done with the frames of a path. */
+interface Reader<F, T> {
+  take(frame: F): void;
+  /** Whether nothing follows. */
+  isLast(frame: F): boolean;
+  /** What is to be yielded next; null when there is nothing new. */
+  next(): T | null;
+}
+
 /**
  * Yields the newest state whenever it has changed; a reader that is slow gets the last one, not a backlog. Ends when
  * the object is deleted or out of sight.
  *
  * @throws ProblemError when the object may not be watched: not-found, token-invalid …
  */
-export async function* watch<T extends object>(
+export function watch<T extends object>(
+  transport: Transport,
+  SocketClass: SocketClass | undefined,
+  path: string,
+  options?: WatchOptions,
+): AsyncGenerator<Watched<T>, void, void> {
+  let current: Watched<T> | null = null;
+  let shown: Watched<T> | null = null;
+  return listen<Frame, Watched<T>>(transport, SocketClass, path, options, {
+    take(frame) {
+      if (frame.type === "delete") return;
+      // A connection made anew may reach a process that lags behind: what is older than what was shown is passed over.
+      if (current && frame.version < current.version) return;
+      if (frame.type === "update" && !current) return;
+      const object = frame.type === "snapshot" ? (frame.data as T) : ({ ...current?.object, ...frame.data } as T);
+      if (current && frame.version === current.version && isSame(current.object, object)) return;
+      current = { version: frame.version, object };
+    },
+    isLast: (frame) => frame.type === "delete",
+    next() {
+      if (current === shown) return null;
+      shown = current;
+      return current && { ...current };
+    },
+  });
+}
+
+/** Yields what a reader makes of a path's frames, over as many connections as it takes. */
+export async function* listen<F, T>(
   transport: Transport,
   SocketClass: SocketClass | undefined,
   path: string,
   { signal }: WatchOptions = {},
-): AsyncGenerator<Watched<T>, void, void> {
+  reader: Reader<F, T>,
+): AsyncGenerator<T, void, void> {
   if (!SocketClass) throw new TypeError("This runtime has no WebSocket: pass one to createClient");
-  let current: Watched<T> | null = null;
-  let shown: Watched<T> | null = null;
   let finish: { error?: unknown } | null = null;
   let wake = () => {};
   const stopped = new AbortController();
@@ -53,15 +89,10 @@ export async function* watch<T extends object>(
   signal?.addEventListener("abort", stop, { once: true });
   if (signal?.aborted) stop();
 
-  const onFrame = (frame: Frame) => {
-    if (frame.type === "delete") return;
-    // A connection made anew may reach a process that lags behind: what is older than what was shown is passed over.
-    if (current && frame.version < current.version) return;
-    if (frame.type === "update" && !current) return;
-    const object = frame.type === "snapshot" ? (frame.data as T) : ({ ...current?.object, ...frame.data } as T);
-    if (current && frame.version === current.version && isSame(current.object, object)) return;
-    current = { version: frame.version, object };
+  const onFrame = (frame: F) => {
+    reader.take(frame);
     wake();
+    return reader.isLast(frame);
   };
 
   const follow = async () => {
@@ -93,9 +124,9 @@ export async function* watch<T extends object>(
   try {
     for (;;) {
       if (stopped.signal.aborted) return;
-      if (current && current !== shown) {
-        shown = current as Watched<T>;
-        yield { ...shown };
+      const value = reader.next();
+      if (value !== null) {
+        yield value;
         continue;
       }
       if (finish) {
@@ -113,11 +144,12 @@ export async function* watch<T extends object>(
   }
 }
 
-function connect(
+/** @param onFrame answers whether nothing follows */
+function connect<F>(
   { url, token }: Transport,
   SocketClass: SocketClass,
   path: string,
-  onFrame: (frame: Frame) => void,
+  onFrame: (frame: F) => boolean,
 ): Connection {
   const protocols = ["atelier.v1", ...(token === null ? [] : [`bearer.${token}`])];
   const socket = new SocketClass(`${url.replace(/^http/, "ws")}${path}`, protocols);
@@ -125,10 +157,8 @@ function connect(
   let wasAlive = false;
   const ended = new Promise<Awaited<Connection["ended"]>>((resolve) => {
     socket.addEventListener("message", (event: { data: string }) => {
-      const frame = JSON.parse(event.data) as Frame;
       wasAlive = true;
-      isGone ||= frame.type === "delete";
-      onFrame(frame);
+      isGone = onFrame(JSON.parse(event.data)) || isGone;
     });
     socket.addEventListener("close", () => resolve({ isGone, wasAlive }));
     // An error is followed by a close; unheard, it would end a Node process.

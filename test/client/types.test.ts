@@ -23,6 +23,12 @@ async function uses(client: Client) {
     holds<Equal<typeof version, number>>();
     holds<Equal<(typeof object)["queue_position"], number | null>>();
   }
+  for await (const change of client.models.watchList({ tag: "動物", type: "lora" })) {
+    if (change.type === "snapshot") holds<Equal<(typeof change.page.list)[number], Model>>();
+    else if (change.type !== "delete") holds<Equal<typeof change.object, Model>>();
+  }
+  // @ts-expect-error tags belong to nobody
+  client.tags.watchList({ user_id: 1 });
   // @ts-expect-error a number is no session's id
   await client.sessions.get(1);
   // @ts-expect-error prompt is required

@@ -91,6 +91,32 @@ test("a signal ends the watch without an error, at once", async () => {
   expect((await mine.datasets.watch(id, { signal: AbortSignal.abort() }).next()).done).toBe(true);
 });
 
+test("a list is watched: the page, then whole objects that come, change and go, through a connection that breaks", async () => {
+  const { token } = await app.signUp();
+  const socket = cuttableSocket();
+  const mine = client(token, { WebSocket: socket.SocketClass });
+  const first = await mine.datasets.create({ images: [], tags: ["watched"] });
+  const changes = mine.datasets.watchList({ tag: "watched", sort: "createdAt" });
+  const next = async () => (await changes.next()).value;
+  expect(await next()).toEqual({ type: "snapshot", page: await mine.datasets.list({ tag: "watched" }) });
+  const second = await mine.datasets.create({ images: [], tags: ["watched"] });
+  expect(await next()).toEqual({ type: "create", id: second.id, version: 1, object: second });
+  const patched = await mine.datasets.patch(first.id, { name: "changed" });
+  expect(await next()).toEqual({ type: "update", id: first.id, version: 2, object: patched });
+  socket.cut();
+  await mine.datasets.delete(second.id);
+  const again = await until(changes, (change) => change.type === "snapshot");
+  expect(again).toEqual({ type: "snapshot", page: await mine.datasets.list({ tag: "watched" }) });
+  await mine.datasets.patch(first.id, { tags: [] });
+  expect(await next()).toEqual({ type: "delete", id: first.id });
+  await changes.return();
+});
+
+test("a list that may not be watched is refused with the problem that GET answers", async () => {
+  const wrong = client().datasets.watchList({ sort: "hot" } as never);
+  expect(await wrong.next().catch((error) => error.code)).toBe("invalid-query");
+});
+
 const answers = (async () => Response.json({})) as unknown as typeof fetch;
 const frame = (type: string, version: number, data: object) => ({ type, name: "tags", id: 1, version, data });
 
@@ -125,6 +151,39 @@ test("a slow reader gets the newest state, whole, and no backlog", async () => {
   for (let version = 2; version <= 50; version += 1) socket.say(frame("update", version, { name: `${version}` }));
   expect((await states.next()).value).toEqual({ version: 50, object: { id: 1, name: "50" } } as never);
   await states.return();
+});
+
+test("a slow reader of a list gets the last change of each object, and none that is older", async () => {
+  const socket = scriptedSocket();
+  const mine = createClient({ url, fetch: answers, WebSocket: socket.SocketClass });
+  const changes = mine.tags.watchList();
+  const first = changes.next();
+  while (socket.count() < 1) await Bun.sleep(1);
+  const page = { page: 1, page_size: 20, total: 2, next: false, list: [1, 2].map((id) => ({ id, name: `tag ${id}` })) };
+  socket.say({ type: "snapshot", name: "tags", data: page });
+  expect((await first).value).toEqual({ type: "snapshot", page } as never);
+  const say = (type: string, id: number, version: number, data: object = {}) =>
+    socket.say({ type, name: "tags", id, version, data });
+  say("create", 3, 1, { id: 3, name: "three" });
+  say("update", 1, 4, { name: "one" });
+  say("update", 1, 3, { name: "older" });
+  say("update", 9, 2, { name: "never heard of" });
+  say("delete", 2, 0);
+  say("update", 3, 2, { name: "drei" });
+  const told = [];
+  for (let i = 0; i < 3; i += 1) told.push((await changes.next()).value);
+  expect(told).toEqual([
+    { type: "update", id: 1, version: 4, object: { id: 1, name: "one" } },
+    { type: "delete", id: 2 },
+    { type: "create", id: 3, version: 2, object: { id: 3, name: "drei" } },
+  ] as never);
+  // After a snapshot nothing of before counts.
+  say("update", 1, 5, { name: "lost" });
+  socket.say({ type: "snapshot", name: "tags", data: { ...page, list: [] } });
+  expect((await changes.next()).value).toMatchObject({ type: "snapshot", page: { list: [] } } as never);
+  say("create", 1, 4, { id: 1, name: "again" });
+  expect((await changes.next()).value).toMatchObject({ type: "create", version: 4 } as never);
+  await changes.return();
 });
 
 test("a server that is away is tried again, longer and longer", async () => {
