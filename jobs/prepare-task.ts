@@ -5,7 +5,7 @@
 import { z } from "zod";
 import type { Sql } from "../src/db/client.ts";
 import { dispatchSoon } from "../src/db/queue.ts";
-import { gatherPictures } from "./gather-pictures.ts";
+import { gatherPictures, type Verdict } from "./gather-pictures.ts";
 import type { JobDeps } from "./handler.ts";
 
 const payloadSchema = z.object({ task_id: z.int() });
@@ -72,9 +72,16 @@ async function makeReady(deps: JobDeps, task: TaskRow): Promise<boolean> {
 async function prepareTraining(deps: JobDeps, task: TaskRow): Promise<string[]> {
   const { sql } = deps;
   const [dataset] = await sql<
-    { id: number; images: string[]; captions: Record<string, string>; words: string; name: string }[]
+    {
+      id: number;
+      images: string[];
+      captions: Record<string, string>;
+      is_own: boolean;
+      words: string;
+      name: string;
+    }[]
   >`
-    select d.id, d.images, d.captions, m.trigger_words as words, m.name
+    select d.id, d.images, d.captions, d.user_id = u.id as is_own, m.trigger_words as words, m.name
     from models m
     join datasets d on d.id = m.dataset_id
     join users u on u.id = ${task.user_id}
@@ -91,8 +98,12 @@ async function prepareTraining(deps: JobDeps, task: TaskRow): Promise<string[]> 
     caption: dataset.captions[url]?.trim() || dataset.words || dataset.name,
   }));
   await sql.begin(async (tx) => {
-    await tx`update datasets set report = ${tx.json(report)} where id = ${dataset.id}`;
-    await tx`update tasks set manifest = ${tx.json(manifest)} where id = ${task.id}`;
+    if (dataset.is_own) await tx`update datasets set report = ${tx.json(report)} where id = ${dataset.id}`;
+    await tx`
+      update tasks
+      set manifest = ${tx.json(manifest)}, pictures = ${tx.json(countVerdicts(verdicts))}
+      where id = ${task.id}
+    `;
   });
   if (usable.length === 0) {
     const first = report.find((entry) => entry.detail);
@@ -103,6 +114,12 @@ async function prepareTraining(deps: JobDeps, task: TaskRow): Promise<string[]> 
     );
   }
   return usable.map(({ key }) => key);
+}
+
+function countVerdicts(verdicts: Verdict[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { status } of verdicts) counts[status] = (counts[status] ?? 0) + 1;
+  return counts;
 }
 
 async function prepareInference(deps: JobDeps, task: TaskRow): Promise<string[]> {

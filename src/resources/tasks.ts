@@ -224,6 +224,17 @@ export const tasks = defineResource({
         description: "Loss of a training, as [step, loss]; empty where the engine tells none, as ComfyUI does",
       }),
     },
+    pictures: {
+      schema: z
+        .record(z.string(), z.int())
+        .nullable()
+        .meta({
+          description:
+            "Of a training, to its owner: how many pictures of the data set got which verdict; only those that are ok are learned from",
+          examples: [{ ok: 95, "too small": 5 }],
+        }),
+      select: (context) => context.sql`case when ${isMine(context)} then t.pictures end`,
+    },
     attempts: { schema: z.int() },
     // Filled in below.
     queue_position: {

@@ -91,6 +91,28 @@ test("when none can be used it ends with the reason", async () => {
   expect(report.map(({ status }: Json) => status)).toEqual(faulty.map(({ status }) => status));
 });
 
+test("another's training of a public data set leaves its report alone, and counts the verdicts on its own task", async () => {
+  const { id } = await app.make("datasets", owner.token, {
+    images: [`http://${host}:${world.port}/1`, ...faulty.map(({ url }) => url)],
+    public: true,
+  });
+  const other = await app.signUp();
+  const admin = await app.admin();
+  const get = async (path: string, token?: string) => (await app.call("GET", `/api/${path}`, { token })).body;
+  const pictures = { ok: 1, ...Object.fromEntries(faulty.map(({ status }) => [status, 1])) };
+  for (const [who, count] of [
+    [other, 0],
+    [admin, 0],
+    [owner, 6],
+  ] as const) {
+    const { task_id } = await app.make("models", who.token, { dataset_id: id, public: true });
+    await prepare({ task_id });
+    expect((await get(`datasets/${id}`, owner.token)).report).toHaveLength(count);
+    expect(await get(`tasks/${task_id}`, who.token)).toMatchObject({ status: "waiting", pictures });
+    expect(await get(`tasks/${task_id}`)).toMatchObject({ status: "waiting", pictures: null });
+  }
+});
+
 test("stored pictures are judged too, and remote ones count against the quota", async () => {
   const user = await app.signUp();
   const small = await app.upload(user.token, thin);
