@@ -15,6 +15,7 @@ import type { JobDeps } from "./handler.ts";
 import { createPrepareTask } from "./prepare-task.ts";
 import { createProbeServers } from "./probe-servers.ts";
 import { startRunner } from "./runner.ts";
+import { createSpreadSight } from "./spread-sight.ts";
 import { createSweep } from "./sweep.ts";
 import { createSweepFiles } from "./sweep-files.ts";
 
@@ -55,6 +56,7 @@ export async function startWorker(
     "probe-servers": createProbeServers(deps),
     "cancel-run": createCancelRun(deps),
     "delete-files": createDeleteFiles(deps),
+    "spread-sight": createSpreadSight(deps),
     sweep: createSweep(deps),
     "sweep-files": createSweepFiles(deps),
   };

@@ -8,6 +8,7 @@ export interface Jobs {
   "cancel-run": { server_id: number; handle: unknown };
   "delete-files": { keys: string[] };
   "deliver-webhook": { delivery_id: string };
+  "spread-sight": { referring: "images" | "models" | "tasks"; reference: "model_id" | "dataset_id"; id: number };
   sweep: Record<string, never>;
   "sweep-files": Record<string, never>;
 }

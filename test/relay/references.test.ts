@@ -1,7 +1,8 @@
 /** What a public object shows of others goes out of sight with them, and comes back: for sockets, lists and ETags. */
 import { describe, expect, test } from "bun:test";
 import { type Json, startApp } from "../helpers/app.ts";
-import { listen } from "../helpers/socket.ts";
+import { addWorker } from "../helpers/pool.ts";
+import { eventually, listen } from "../helpers/socket.ts";
 
 const app = await startApp();
 const server = await listen(app);
@@ -151,6 +152,29 @@ test("a list by a model loses its objects with the model", async () => {
   const gone = list.next((frame) => frame.type === "delete");
   await app.call("PATCH", `/api/models/${model.id}`, { token: other.token, body: { public: false } });
   expect(await gone).toMatchObject({ id: image.id });
+});
+
+test("so many images that they are not touched one by one leave it out at once, and their ETags a moment later", async () => {
+  const model = await publicModel();
+  const { id } = await publicImage(owner.token, { model_id: model.id });
+  await app.sql`
+    insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
+      status, public, user_id, model_id)
+    select 'one of many', 64, 64, 'p', 1, 7, 'DDIM', n, 'SD1.5', 'error', true, ${owner.id}, ${model.id}
+    from generate_series(1, 450) n
+  `;
+  const watch = await server.watch(`images/${id}`);
+  const etag = (await app.call("GET", `/api/images/${id}`)).headers.get("etag") as string;
+  const versions = () => app.sql`select id from images where model_id = ${model.id} and version > 1`;
+  const before = (await versions()).length;
+  await app.call("PATCH", `/api/models/${model.id}`, { token: other.token, body: { public: false } });
+  await watch.until(({ model_id }) => model_id === null);
+  expect(await versions()).toHaveLength(before);
+  const worker = await addWorker(app);
+  await eventually(versions, (moved) => moved.length === 451);
+  const answer = await app.call("GET", `/api/images/${id}`, { headers: { "If-None-Match": etag } });
+  expect([answer.status, answer.body.model_id]).toEqual([200, null]);
+  await worker.stop();
 });
 
 test("a file that leaves a public data set goes out of sight of those who start from it", async () => {
