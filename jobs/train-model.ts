@@ -5,11 +5,13 @@ import { join } from "node:path";
 import { type Artifact, EngineError } from "../src/drivers/driver.ts";
 import { orderCover } from "../src/pool/cover.ts";
 import { follow } from "../src/pool/follow.ts";
-import { type ModelRow, trainingJob } from "../src/pool/inputs.ts";
+import { checkpointOf, type ModelRow, trainingJob } from "../src/pool/inputs.ts";
 import { advance } from "../src/pool/lease.ts";
 import { fenced, finish } from "../src/pool/outcome.ts";
 import { persist } from "../src/pool/persist.ts";
 import { Problem } from "../src/problems.ts";
+import { describeTrained } from "../src/storage/claims.ts";
+import { inscribe } from "../src/storage/inscribe.ts";
 import { keepModelFile, keepPickle } from "../src/storage/models.ts";
 import type { FileRecord } from "../src/storage/records.ts";
 import { spool } from "../src/storage/spool.ts";
@@ -61,23 +63,25 @@ export async function trainModel(run: Attempt): Promise<void> {
 /** Types that some engines can write as a pickle only. */
 const pickledTypes: readonly string[] = ["ti", "hyper"];
 
-/** Stores a trained model, checked before it is kept. @throws EngineError "engine-failed" when it is no such file */
-async function keepModel(run: Attempt, { type }: ModelRow, artifact: Artifact): Promise<FileRecord> {
+/** Stores a trained model with what we know of it, checked before it is kept. @throws EngineError "engine-failed" when it is no such file */
+async function keepModel(run: Attempt, model: ModelRow, artifact: Artifact): Promise<FileRecord> {
   const { driver, target, signal, deps, lease } = run;
-  const userId = run.work.task.user_id;
+  const { task, server } = run.work;
+  const isPickle = artifact.extension === "pt" && pickledTypes.includes(model.type);
+  const trained = { ...model, ...model.train, checkpoint: checkpointOf(server, model.base_model) };
   const path = join(deps.temporaryDirectory, randomUUID());
   await mkdir(deps.temporaryDirectory, { recursive: true });
   try {
     // The work is done: it is not thrown away because the engine is away for a while.
-    const file = await persist(signal, null, async () =>
-      spool(watched(await driver.fetch(target, artifact, signal), run), path, maxModelBytes),
-    );
+    const file = await persist(signal, null, async () => {
+      const bytes = watched(await driver.fetch(target, artifact, signal), run);
+      const whole = isPickle ? bytes : inscribe(bytes, (written) => describeTrained(written, trained));
+      return spool(whole, path, maxModelBytes);
+    });
     if (file.size === 0) throw new EngineError("engine-failed", "The engine's model file is empty");
     await advance(deps.sql, lease, "storing", storeMs);
-    if (artifact.extension === "pt" && pickledTypes.includes(type)) {
-      return await keepPickle(deps.sql, deps.storage, userId, file);
-    }
-    return await keepModelFile(deps.sql, deps.storage, userId, file);
+    const keep = isPickle ? keepPickle : keepModelFile;
+    return await keep(deps.sql, deps.storage, task.user_id, file);
   } catch (error) {
     if (error instanceof Problem && error.status < 500) {
       throw new EngineError("engine-failed", `The engine's model file is not valid: ${error.message}`);

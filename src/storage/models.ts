@@ -1,4 +1,4 @@
-/** Model files as we keep them: byte for byte, and but for pickles once their header has proved what they are. */
+/** Model files as we keep them: byte for byte as given, and but for pickles once their header has proved what they are. */
 import type { Sql } from "../db/client.ts";
 import type { ModelMetadata } from "./claims.ts";
 import { type FileRecord, type Keeping, keepFile, type Stored } from "./records.ts";

@@ -63,6 +63,17 @@ test("a model is trained: file, hash, cover, server, and progress to watch on mo
   expect(trained.train).toMatchObject({ resolution: 64, rank: 4, seed: 7 });
   const file = await pool.download(`${pool.config.publicUrl}/api/models/${model.id}/file`, owner.token);
   expect(createHash("sha256").update(file).digest("hex")).toBe(trained.hash);
+  const { __metadata__: metadata, ...tensors } = JSON.parse(
+    file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE())),
+  );
+  expect(metadata).toMatchObject({
+    "modelspec.title": "Colours",
+    "modelspec.architecture": "stable-diffusion-v1/lora",
+    "modelspec.trigger_phrase": "flat colours",
+    ss_base_model_version: "sd_v1",
+    demo_words: expect.any(String), // the trainer's own
+  });
+  expect(Object.keys(tensors).length).toBeGreaterThan(0);
   const task = await pool.get(`tasks/${model.task_id}`, owner.token);
   expect(task).toMatchObject({ type: "train", status: "success", attempts: 1, model_id: model.id, error: null });
   const { report } = await pool.get(`datasets/${dataset.id}`, owner.token);
