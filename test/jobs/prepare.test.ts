@@ -139,6 +139,34 @@ test("an input that goes while it is judged is judged again", async () => {
   expect(row).toEqual({ status: "waiting", input_keys: [other.key] });
 });
 
+test.each([
+  { what: "a data set", name: "datasets", order: (id: number) => ["models", { dataset_id: id }] },
+  { what: "a model", name: "models", order: (id: number) => ["images", { prompt: "x", model_id: id }] },
+  {
+    what: "a picture to start from",
+    name: "datasets",
+    order: (_id: number, url: string) => ["images", { prompt: "x", from_image: url }],
+  },
+])(
+  "$what that its owner has made private since it was ordered with: the task fails, and says no more",
+  async ({ name, order }) => {
+    const stranger = await app.signUp();
+    const { url } = await app.upload(stranger.token);
+    const { id } =
+      name === "models"
+        ? await app.makeModel(stranger.token, { public: true })
+        : await app.make("datasets", stranger.token, { images: [url], public: true });
+    const [what, body] = order(id, new URL(url).pathname);
+    const { task_id } = await app.make(what as string, owner.token, body);
+    await app.call("PATCH", `/api/${name}/${id}`, { token: stranger.token, body: { public: false } });
+    await prepare({ task_id });
+    const task = (await app.call("GET", `/api/tasks/${task_id}`, { token: owner.token })).body;
+    expect([task.status, task.error.class]).toEqual(["error", "bad-input"]);
+    const [made] = (await app.call("GET", `/api/${what}?task_id=${task_id}`, { token: owner.token })).body.list;
+    expect(made.status).toBe("error");
+  },
+);
+
 test("a task whose preparation died when it was ready comes to wait all the same", async () => {
   const { task_id } = await app.make("images", owner.token, { prompt: "a lake" });
   await app.sql`update tasks set status = 'ready' where id = ${task_id}`;

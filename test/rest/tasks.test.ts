@@ -176,6 +176,23 @@ describe("cancel and retry", () => {
   });
 });
 
+test.each(["error", "canceled"])(
+  "a task that ends as %s sums up its images: what was finished stays",
+  async (status) => {
+    const { body } = await post({ type: "infer", prompt: "x", count: 2 });
+    const [first, second] = body.image_ids;
+    const { key } = await app.upload(owner.token);
+    await app.sql`update tasks set status = 'running' where id = ${body.id}`;
+    await app.sql`update images set status = 'success', progress = 100, file_key = ${key} where id = ${first}`;
+    const error = status === "error" ? app.sql.json({ class: "engine-failed", detail: "no picture" }) : null;
+    await app.sql`update tasks set status = ${status}, error = ${error}, finished_at = now() where id = ${body.id}`;
+    const get = async (path: string) => (await app.call("GET", `/api/${path}`, { token: owner.token })).body;
+    expect(await get(`images/${first}`)).toMatchObject({ status: "success", url: expect.any(String), error: null });
+    expect((await get(`images/${second}`)).status).toBe("error");
+    expect((await get(`tasks/${body.id}`)).status).toBe(status);
+  },
+);
+
 test("a deleted task takes its unfinished images along", async () => {
   const { body } = await post({ type: "infer", prompt: "x", count: 2 });
   expect((await app.call("DELETE", `/api/tasks/${body.id}`, { token: owner.token })).status).toBe(204);
