@@ -143,7 +143,7 @@ export function describeFiles(): Described {
           201: json(ref("File"), "The stored file", { Location: header("Location") }),
         },
         problems: [
-          ...["invalid-query", "not-found", "upload-incomplete", "too-large", "quota-exceeded"],
+          ...["invalid-query", "not-found", "upload-incomplete", "too-large", "quota-exceeded", "invalid"],
           ...["unsupported-media-type", "storage-unavailable"],
         ] as ProblemCode[],
         isIdempotent: true,

@@ -12,8 +12,9 @@ import { socketCloseCodes, socketProtocol } from "../../src/rest/openapi/socket.
 import type { Operation } from "../../src/rest/openapi/types.ts";
 import { createDocument } from "../../src/rest/openapi.ts";
 import { describeRoutes } from "../../src/routes/described.ts";
-import { type Account, startApp } from "../helpers/app.ts";
+import { type Account, type CallOptions, startApp } from "../helpers/app.ts";
 import { createJudge, servedRoutes } from "../helpers/openapi.ts";
+import { operations as samples } from "../helpers/operations.ts";
 import { sampleOf } from "../helpers/samples.ts";
 
 const app = await startApp();
@@ -124,6 +125,33 @@ describe.each(resources.map(({ name }) => name))("%s", (name) => {
       expect(judge.answer(method, path, answer), `${method} ${path} -> ${answer.status} ${answer.text}`).toEqual([]);
       expect(answer.status).toBeLessThan(500);
     }
+  });
+});
+
+describe("beside the resources, what each viewer is answered fits the document", async () => {
+  const [owner, stranger, admin] = await Promise.all([app.signUp(), app.signUp(), app.admin()]);
+  const asked = Object.entries(samples).map(([route, operation]) => ({ route, operation }));
+  test.each(asked)("$route", async ({ route, operation }) => {
+    const [method = ""] = route.split(" ");
+    const statuses = new Set<number>();
+    const ask = async (path: string, options: CallOptions) => {
+      const answer = await app.call(method, path, options);
+      statuses.add(answer.status);
+      expect(judge.answer(method, path, answer), `${route} -> ${answer.status} ${answer.text.slice(0, 500)}`).toEqual(
+        [],
+      );
+    };
+    for (const token of [undefined, stranger.token, owner.token, admin.token, "wrong"]) {
+      const { path, ...options } = await operation.ask(app, owner, false);
+      await ask(path, { ...options, token });
+    }
+    const { path, ...options } = await operation.ask(app, owner, !operation.isPrivate);
+    await ask(path, { ...options, token: stranger.token });
+    const token = operation.rule === "admins" ? admin.token : owner.token;
+    await ask(`${path}?colour=red`, { ...options, token });
+    await ask(path, { ...options, token, headers: { ...options.headers, Origin: "https://evil.example" } });
+    if (method === "POST") await ask(path, { ...options, token, body: "no body of it" });
+    expect(statuses.has(operation.status)).toBe(true);
   });
 });
 
