@@ -57,7 +57,7 @@ export class Follower {
     public viewer: Viewer,
     public target: Target,
     private readonly format: (message: Message) => string,
-    readonly known: number | null = null,
+    public known: number | null = null,
   ) {}
 
   attach(socket: Socket): void {

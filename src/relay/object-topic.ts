@@ -122,9 +122,11 @@ export class ObjectTopic {
   }
 
   private greet(follower: Follower, state: State): void {
+    const { known } = follower;
     follower.isFresh = false;
+    follower.known = null; // should the viewer's role change, the same version shows something else
     // Whoever comes back with this very version holds it, unless it shows what moves without a version.
-    if (follower.known === state.version && !isSigned(state.text) && !isMoving(this.resource, state.text)) return;
+    if (known === state.version && !isSigned(state.text) && !isMoving(this.resource, state.text)) return;
     follower.send(this.snapshot(state));
   }
 

@@ -5,6 +5,7 @@ import { createOutlook } from "../../src/pool/outlook.ts";
 import { Follower, type Target } from "../../src/relay/follower.ts";
 import { createHub } from "../../src/relay/hub.ts";
 import { ObjectTopic } from "../../src/relay/object-topic.ts";
+import { datasets } from "../../src/resources/datasets.ts";
 import { sessions } from "../../src/resources/sessions.ts";
 import { createLinks } from "../../src/rest/links.ts";
 import { createWebhookGuard } from "../../src/webhooks/guard.ts";
@@ -34,10 +35,10 @@ const hub = createHub({
 });
 afterAll(() => hub.stop());
 
-function follower(target: Target) {
+function follower(target: Target, known: number | null = null) {
   const frames: Json[] = [];
   let waiting: (() => void)[] = [];
-  const self = new Follower(viewer, target, ({ text }) => text);
+  const self = new Follower(viewer, target, ({ text }) => text, known);
   self.attach({
     send(text) {
       frames.push(JSON.parse(text));
@@ -81,6 +82,24 @@ test("a change that comes while the only other follower leaves and a new one joi
     hub.change(new Map([["datasets", new Set([String(id)])]]));
   });
   await joining.until((frame) => frame.data?.name === "changed meanwhile");
+});
+
+test("a version that a client says it holds counts once: seen by another role it is told", async () => {
+  const target = { name: "datasets", id: 1 };
+  const one = follower(target, 3);
+  const topic = new ObjectTopic(datasets, target);
+  const as = { owner: '{"name":"mine"}', stranger: '{"name":"mine"}', admin: '{"name":"mine"}' };
+  const tell = async () => {
+    topic.join(one.self);
+    topic.admit();
+    await topic.tell({ id: 1, version: 3, ownerId: null, insiders: [], plain: {}, as }, async () => null);
+  };
+  await tell();
+  expect(one.frames).toEqual([]);
+  topic.leave(one.self);
+  one.self.viewer = { ...viewer, admin: true };
+  await tell();
+  expect(one.frames).toMatchObject([{ type: "snapshot", version: 3 }]);
 });
 
 test("what is read in a viewer's own name a moment later is told under its own version", async () => {
