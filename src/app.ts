@@ -22,7 +22,7 @@ import { answerOnce, canonicalJson, refuseKey } from "./rest/idempotency.ts";
 import { readIds } from "./rest/input.ts";
 import type { Links } from "./rest/links.ts";
 import { checkMethod } from "./rest/methods.ts";
-import { isMoving } from "./rest/moving.ts";
+import { isMoving, isSigned } from "./rest/moving.ts";
 import { createDocument } from "./rest/openapi.ts";
 import { allowOrigins, refuseForeignOrigins } from "./rest/origin.ts";
 import { limitRates } from "./rest/rate-limit.ts";
@@ -213,8 +213,8 @@ function resourceRoutes(resource: Resource, deps: Deps) {
   routes.get("/:id", async (c) => {
     refuseQuery(c.req.url);
     const { json, etag } = await detail(resource, c.req.param("id"), c.get("context"));
-    // Live fields move without a version: an answer that holds them is never "not modified".
-    if (matchesNone(c.req.header("if-none-match"), etag) && !isMoving(resource, json)) {
+    // Live fields and signed URLs move without a version: an answer that holds them is never "not modified".
+    if (matchesNone(c.req.header("if-none-match"), etag) && !isMoving(resource, json) && !isSigned(json)) {
       return c.body(null, 304, { ETag: etag });
     }
     return toResponse({ status: 200, headers: { ETag: etag }, body: json });

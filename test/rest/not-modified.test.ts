@@ -21,6 +21,21 @@ test("an answer that shows what moves without a version is given in full, and no
   expect((await ask(etag)).status).toBe(304);
 });
 
+test("an answer with signed URLs or a place in the queue is given in full and is no-cache: both move without a version", async () => {
+  const { token } = await app.signUp();
+  const { url } = await app.upload(token);
+  const dataset = await app.make("datasets", token, { images: [url] });
+  const task = await app.make("tasks", token, { type: "infer", prompt: "a lake" });
+  await app.sql`update tasks set status = 'ready' where id = ${task.id}`;
+  await app.sql`update tasks set status = 'waiting', waiting_at = now() where id = ${task.id}`;
+  for (const path of [`/api/datasets/${dataset.id}`, `/api/tasks/${task.id}`]) {
+    const first = await app.call("GET", path, { token });
+    expect(first.headers.get("cache-control")).toContain("no-cache");
+    const headers = { "If-None-Match": first.headers.get("etag") as string };
+    expect([path, (await app.call("GET", path, { token, headers })).status]).toEqual([path, 200]);
+  }
+});
+
 test.each([
   { header: (etag: string) => etag, status: 304 },
   { header: (etag: string) => `W/${etag}`, status: 304 },

@@ -53,7 +53,10 @@ export function describeResource(resource: Resource): Described {
     parameters: [idParameter(resource), ifNoneMatch, lastEventId],
     answers: {
       200: withEvents(json(ref(type), `The ${singular}`, { ETag: header("ETag") })),
-      304: { description: "It is as it was, and no live field has a value", headers: { ETag: header("ETag") } },
+      304: {
+        description: "It is as it was, and shows neither a live value nor a signed URL",
+        headers: { ETag: header("ETag") },
+      },
     },
     problems: ["invalid-query", "not-found"],
     extensions: { "x-websocket": socketNotes(`${type}Frame`) },
