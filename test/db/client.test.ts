@@ -57,6 +57,22 @@ test.each([
   expect(line).not.toContain("\n");
 });
 
+test("a transaction has its connection to itself, also when that can take no more statements for now", async () => {
+  const own = connect(database.url, { max: 2 });
+  await own`create table if not exists counted (n int)`;
+  const ask = () => own`select ${1}::int`.execute(); // at once, not when it is awaited
+  for (let turn = 0; turn < 10; turn += 1) await Promise.all([ask(), ask()]);
+  // Each takes up to a hundred statements that it knows: the last of them begins.
+  for (let before = 190; before <= 205; before += 1) {
+    const asked = Array.from({ length: before }, ask);
+    await own.begin((tx) => tx`insert into counted values (${before})`);
+    await Promise.all(asked);
+  }
+  await own.end();
+  const [row] = await sql`select count(*) as count from counted`;
+  expect(row?.count).toBe(16);
+});
+
 test("a password in a message that we do not know is hidden", () => {
   const url = `postgres://me:${secret}@host/db`;
   expect(describeDatabaseError(new Error("cannot parse s3cret/word"), url)).toBe(
