@@ -13,7 +13,9 @@ const evictTimeoutMs = 30_000;
 /** For so long a round in which nobody could be reached is thought to be ours. */
 const doubtMs = 60_000;
 
-export function createProbeServers(deps: JobDeps) {
+type ProbeDeps = Pick<JobDeps, "sql" | "secrets" | "log" | "maxPlacedBytes">;
+
+export function createProbeServers(deps: ProbeDeps) {
   const { sql, secrets, log } = deps;
   return async (payload: unknown): Promise<void> => {
     const { server_id } = payloadSchema.parse(payload);
@@ -47,7 +49,7 @@ function isSeenLately({ last_seen_at }: ServerRow): boolean {
 
 /** A host whose files cannot be reached at the moment keeps what it has. */
 async function evict(
-  { sql, secrets, log, maxPlacedBytes = Number.POSITIVE_INFINITY }: JobDeps,
+  { sql, secrets, log, maxPlacedBytes = Number.POSITIVE_INFINITY }: ProbeDeps,
   server: ServerRow,
 ): Promise<void> {
   const driver = server.engine && server.shared_dir ? driverOf(server.engine) : null;
