@@ -127,6 +127,8 @@ async function changeStatus(context: Context, wanted: string, columns: Columns, 
       ? new Problem("conflict", { detail: `Task ${success.id} has ended with success` })
       : new Problem("task-not-retryable", { detail: `Task ${success.id} has succeeded; it cannot go again` });
   }
+  // Their rows are locked by now.
+  await sql`select lock_lines(${changing.map((row) => row.id as number)}::int[])`;
   if (wanted === "canceled") {
     const failed = changing.find((row) => row.status === "error");
     if (failed) throw new Problem("conflict", { detail: `Task ${failed.id} has ended with error` });
@@ -339,6 +341,7 @@ export const tasks = defineResource({
     // an earlier training has made.
     async before({ sql }, rows) {
       const ids = rows.map((row) => row.id as number);
+      await sql`select lock_lines(${ids}::int[])`;
       await sql`
         update tasks set status = 'canceled', finished_at = now()
         where id = any (${ids}::int[]) and status in ('initial', 'ready', 'waiting', 'running')
