@@ -68,6 +68,11 @@ export class Desk {
     else leave(this.lists, listKey(target.query), follower);
   }
 
+  /** Kept by their topics alone, since there are thousands. */
+  followers(): Follower[] {
+    return [...this.objects.values(), ...this.lists.values()].flatMap((topic) => topic.followers());
+  }
+
   private openList(target: ListTarget): ListTopic {
     const { query, context } = target;
     const topic = new ListTopic(this.resource, target, readConditions(this.resource, query, context));

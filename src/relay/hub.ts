@@ -22,7 +22,6 @@ export type Hub = ReturnType<typeof createHub>;
 
 export function createHub({ log, contextFor, findSessions }: HubDeps) {
   const desks = new Map(resources.map((resource) => [resource.name, new Desk(resource, { log, contextFor })]));
-  const followers = new Set<Follower>();
   const bySession = new Map<string, Set<Follower>>();
   /** Sessions of new followers, to be checked once more. */
   const arrived = new Set<string>();
@@ -30,7 +29,6 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
   const deskOf = ({ target }: Follower): Desk => desks.get(target.name) as Desk;
 
   function unfollow(follower: Follower): void {
-    if (!followers.delete(follower)) return;
     deskOf(follower).leave(follower);
     const { sessionId } = follower.viewer;
     const others = sessionId === null ? null : bySession.get(sessionId);
@@ -71,7 +69,6 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
   return {
     /** The snapshot follows at once, before anything else. */
     follow(follower: Follower): void {
-      followers.add(follower);
       const { sessionId } = follower.viewer;
       const others = (sessionId !== null && bySession.get(sessionId)) || new Set();
       const [other] = others;
@@ -115,7 +112,7 @@ export function createHub({ log, contextFor, findSessions }: HubDeps) {
     stop(): void {
       clearInterval(refreshing);
       for (const desk of desks.values()) desk.stop();
-      for (const follower of [...followers]) {
+      for (const follower of [...desks.values()].flatMap((desk) => desk.followers())) {
         unfollow(follower);
         follower.close(closeCodes.goingAway, "the server stops");
       }

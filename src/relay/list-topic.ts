@@ -26,7 +26,7 @@ export interface ListReads {
 }
 
 export class ListTopic {
-  private readonly followers = new Map<Follower, Told>();
+  private readonly told = new Map<Follower, Told>();
   private joining = new Set<Follower>();
 
   constructor(
@@ -40,11 +40,15 @@ export class ListTopic {
   }
 
   get isEmpty(): boolean {
-    return this.followers.size === 0 && this.joining.size === 0;
+    return this.told.size === 0 && this.joining.size === 0;
   }
 
   get isAwaited(): boolean {
     return this.joining.size > 0;
+  }
+
+  followers(): Follower[] {
+    return [...this.joining, ...this.told.keys()];
   }
 
   join(follower: Follower): void {
@@ -62,22 +66,22 @@ export class ListTopic {
 
   /** Gets the page again. */
   private restart(follower: Follower): void {
-    if (!this.followers.delete(follower)) return;
+    if (!this.told.delete(follower)) return;
     this.joining.add(follower);
     this.onRestart();
   }
 
   restartAll(): void {
-    for (const follower of [...this.followers.keys()]) this.restart(follower);
+    for (const follower of [...this.told.keys()]) this.restart(follower);
   }
 
   leave(follower: Follower): void {
     this.joining.delete(follower);
-    this.followers.delete(follower);
+    this.told.delete(follower);
   }
 
   roles(): Role[] {
-    return [...this.followers.keys()].flatMap(({ viewer }) => rolesOf(this.resource, viewer));
+    return [...this.told.keys()].flatMap(({ viewer }) => rolesOf(this.resource, viewer));
   }
 
   /**
@@ -105,14 +109,14 @@ export class ListTopic {
       }
       if (!this.joining.delete(follower)) continue; // gone meanwhile
       const { rows, objects } = found.page;
-      this.followers.set(follower, new Map(rows.map((row, index) => [String(row.id), objects[index] ?? ""])));
+      this.told.set(follower, new Map(rows.map((row, index) => [String(row.id), objects[index] ?? ""])));
       follower.send(found.message);
     }
   }
 
   /** @param seen by id; those that are missing are gone */
   async tell(ids: string[], seen: Map<string, Seen>, reads: ListReads): Promise<void> {
-    if (this.followers.size === 0) return;
+    if (this.told.size === 0) return;
     const plain = ids.flatMap((id) => {
       const one = seen.get(id);
       return one && this.conditions.holdsPlainly(one) ? [one] : [];
@@ -126,7 +130,7 @@ export class ListTopic {
       return messages.get(key) ?? null;
     };
 
-    for (const [follower, told] of this.followers) {
+    for (const [follower, told] of this.told) {
       const { viewer } = follower;
       for (const id of ids) {
         const one = candidates.get(id);
@@ -189,7 +193,7 @@ export class ListTopic {
   /** The ids of what was told and changes without a version. */
   moving(): Set<string> {
     const ids = new Set<string>();
-    for (const told of this.followers.values()) {
+    for (const told of this.told.values()) {
       for (const [id, text] of told) if (!ids.has(id) && isMoving(this.resource, text)) ids.add(id);
     }
     return ids;

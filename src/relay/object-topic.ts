@@ -40,6 +40,10 @@ export class ObjectTopic {
     return this.parties.size === 0 && !this.joining?.size;
   }
 
+  followers(): Follower[] {
+    return [...(this.joining ?? []), ...[...this.parties.values()].flatMap(({ followers }) => [...followers])];
+  }
+
   join(follower: Follower): void {
     this.joining ??= new Set();
     this.joining.add(follower);

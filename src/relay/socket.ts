@@ -1,7 +1,7 @@
 /** WebSockets on the paths of objects and lists. */
 import { Problem } from "../problems.ts";
 import type { Socket, Upgrade, Visitor } from "../runtime/runtime.ts";
-import { admit, type RelayDeps, refusal } from "./admission.ts";
+import { type Admitted, admit, type RelayDeps, refusal } from "./admission.ts";
 import { Follower } from "./follower.ts";
 import type { Message } from "./frames.ts";
 import type { Hub } from "./hub.ts";
@@ -37,26 +37,28 @@ export async function upgrade(
     admitted.stay.leave();
     return refusal(new Problem("invalid-query", { detail: `Offer the subprotocol ${protocol}` }));
   }
-  const { target, viewer, stay } = admitted;
-  const follower = new Follower(viewer, target, toText);
-  return { protocol: offered[0] === "" ? null : protocol, visitor: new SocketVisitor(deps.hub, follower, stay) };
+  return { protocol: offered[0] === "" ? null : protocol, visitor: new SocketFollower(admitted, deps.hub) };
 }
 
-class SocketVisitor implements Visitor {
-  constructor(
-    private readonly hub: Hub,
-    private readonly follower: Follower,
-    private readonly stay: Stay,
-  ) {}
+class SocketFollower extends Follower implements Visitor {
+  private readonly stay: Stay;
 
-  open(socket: Socket): void {
-    this.follower.attach(socket);
-    this.hub.follow(this.follower);
+  constructor(
+    { viewer, target, stay }: Admitted,
+    private readonly hub: Hub,
+  ) {
+    super(viewer, target, toText);
+    this.stay = stay;
   }
 
-  close(): void {
-    this.follower.end();
-    this.hub.unfollow(this.follower);
+  opened(socket: Socket): void {
+    this.attach(socket);
+    this.hub.follow(this);
+  }
+
+  closed(): void {
+    this.end();
+    this.hub.unfollow(this);
     this.stay.leave();
   }
 }

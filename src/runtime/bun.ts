@@ -28,7 +28,7 @@ class BunSocket implements Socket {
 
   open(socket: Bun.ServerWebSocket<BunSocket>): void {
     this.socket = socket;
-    this.visitor.open(this);
+    this.visitor.opened(this);
   }
 
   send(text: string): number {
@@ -62,7 +62,7 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
       sendPings: true,
       open: (socket) => socket.data.open(socket),
       message() {},
-      close: (socket) => socket.data.visitor.close(),
+      close: (socket) => socket.data.visitor.closed(),
     },
     fetch(request, server) {
       if (request.method === "POST" && isLong.test(request.url)) server.timeout(request, longTimeout);
@@ -78,7 +78,7 @@ export const listenOnBun: Listen = ({ hostname, port, fetch, upgrade }) => {
     // Without the header Bun would echo the first offer, which may be a token.
     const headers: Record<string, string> = answer.protocol ? { "Sec-WebSocket-Protocol": answer.protocol } : {};
     if (server.upgrade(request, { headers, data: new BunSocket(answer.visitor) })) return;
-    answer.visitor.close();
+    answer.visitor.closed();
     return noHandshake();
   }
 

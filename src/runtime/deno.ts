@@ -35,7 +35,7 @@ export const listenOnDeno: Listen = ({ hostname, port, fetch, upgrade }) => {
     try {
       upgraded = upgradeWebSocket(request, { idleTimeout: socketIdleSeconds });
     } catch (error) {
-      answer.visitor.close();
+      answer.visitor.closed();
       if (error instanceof TypeError) return noHandshake();
       throw error;
     }
@@ -58,7 +58,7 @@ export const listenOnDeno: Listen = ({ hostname, port, fetch, upgrade }) => {
 function attach(socket: WebSocket, visitor: Visitor): void {
   let hasLeft = false;
   const leave = () => {
-    if (!hasLeft) visitor.close();
+    if (!hasLeft) visitor.closed();
     hasLeft = true;
   };
   const close = (code: number, reason: string) => {
@@ -68,7 +68,7 @@ function attach(socket: WebSocket, visitor: Visitor): void {
   const buffered = () => (socket.readyState === socket.OPEN ? socket.bufferedAmount : 0);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
-    visitor.open({
+    visitor.opened({
       send(text) {
         if (socket.readyState === socket.OPEN) socket.send(text);
         return buffered();

@@ -23,9 +23,9 @@ export interface Upgrade {
 /** Whom a socket is for. */
 export interface Visitor {
   /** Called once, when frames can be sent. */
-  open(socket: Socket): void;
-  /** Called once, when no more can; without `open` when the request turns out to be no handshake after all. */
-  close(): void;
+  opened(socket: Socket): void;
+  /** Called once, when no more can; without `opened` when the request turns out to be no handshake after all. */
+  closed(): void;
 }
 
 /** Sockets only speak: what a client says is dropped, and more than `maxMessageBytes` of it closes with 1009. */

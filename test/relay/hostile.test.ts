@@ -61,12 +61,12 @@ test("one that does not read is left out, and gets the newest state once it read
     upgrade: async () => ({
       protocol: null,
       visitor: {
-        open(socket) {
+        opened(socket) {
           follower.attach(socket);
           follower.topic = { catchUp: (behind) => behind.send(told("snapshot", "the newest")) };
           opened.resolve();
         },
-        close: () => follower.end(),
+        closed: () => follower.end(),
       },
     }),
   });
