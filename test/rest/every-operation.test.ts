@@ -129,6 +129,17 @@ describe("an unknown parameter is 400 by name, and changes nothing", () => {
   }
 });
 
+describe("HEAD answers like GET, without a body", () => {
+  test.each(routes.filter(({ method }) => method === "GET"))("$path", async (operation) => {
+    const { path, ...options } = await ask(operation);
+    const [head, get] = [await app.call("HEAD", path, options), await app.call("GET", path, options)];
+    expect([head.status, head.text]).toEqual([get.status, ""]);
+    for (const header of ["content-type", "etag", "cache-control", "location"]) {
+      expect(head.headers.get(header)).toBe(get.headers.get(header));
+    }
+  });
+});
+
 describe("under a hidden object and under a missing one answers are alike, apart from the id", () => {
   const below = Object.entries(operations).filter(([, { rule }]) => ["read", "write", "own"].includes(rule));
   test.each(below.map(([route]) => ({ route })))("$route", async ({ route }) => {

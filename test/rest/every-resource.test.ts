@@ -53,18 +53,6 @@ describe("JSON in UTF-8, snake_case fields, times in RFC 3339 UTC, ids positive 
   });
 });
 
-describe("HEAD answers like GET, without a body", () => {
-  test.each(every)("$name", async ({ name }) => {
-    for (const path of [await make(name), `/api/${name}`, `/api/${name}?page=0`, `/api/${name}/2000000000`]) {
-      const [head, get] = await Promise.all([as("HEAD", path), as("GET", path)]);
-      expect([path, head.status, head.text]).toEqual([path, get.status, ""]);
-      for (const header of ["content-type", "etag", "cache-control"]) {
-        expect(head.headers.get(header)).toBe(get.headers.get(header));
-      }
-    }
-  });
-});
-
 describe("POST answers 201 with Location and the object, as GET answers it", () => {
   test.each(created.filter(({ name }) => name !== "sessions"))("$name", async ({ name }) => {
     const answer = await post(name);
