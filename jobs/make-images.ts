@@ -23,21 +23,28 @@ export async function makeImages(run: Attempt): Promise<void> {
   const last = images.at(-1);
   // All were made by an earlier attempt that could not say so any more.
   if (!last) return fenced(deps.sql, lease, (tx) => finish(tx, lease, { status: "success" }, pace.measured()));
-  let storing: Promise<void> = Promise.resolve();
-  try {
-    for (const image of images) {
-      const artifacts = await draw(run, image);
-      await storing;
-      if (image === last) await leaveSlot(run);
-      storing = store(run, image, artifacts);
-      storing.catch(() => {}); // not before the next one is made
+  /** What went wrong with storing the one before. */
+  let stored: Promise<unknown> = Promise.resolve(null);
+  for (const image of images) {
+    const artifacts = await draw(run, image).catch(async (error) => {
+      await stored;
+      throw error;
+    });
+    const wrong = await stored;
+    if (wrong) {
+      // What was made is kept, whatever became of the one before.
+      await store(run, image, artifacts, false).catch(() => {});
+      throw wrong;
     }
-  } catch (error) {
-    // What was made is kept, whatever became of the next.
-    await storing.catch(() => {});
-    throw error;
+    const isEnd = image === last;
+    if (isEnd) await leaveSlot(run);
+    stored = store(run, image, artifacts, isEnd).then(
+      () => null,
+      (error) => error,
+    );
   }
-  await storing;
+  const wrong = await stored;
+  if (wrong) throw wrong;
 }
 
 async function draw(run: Attempt, image: ImageRow): Promise<Artifact[]> {
@@ -58,7 +65,8 @@ async function draw(run: Attempt, image: ImageRow): Promise<Artifact[]> {
   });
 }
 
-async function store(run: Attempt, image: ImageRow, artifacts: Artifact[]): Promise<void> {
+/** @param isEnd whether the task has succeeded with it */
+async function store(run: Attempt, image: ImageRow, artifacts: Artifact[], isEnd: boolean): Promise<void> {
   const { deps, lease, pace } = run;
   const { task, server, model, images } = run.work;
   const file = await keepArtifact(run, artifacts);
@@ -76,7 +84,7 @@ async function store(run: Attempt, image: ImageRow, artifacts: Artifact[]): Prom
         update models set image = ${`/api/files/${file.key}`} where id = ${task.model_id} and image is null
       `;
     }
-    if (image === images.at(-1)) await finish(tx, lease, { status: "success" }, pace.measured());
+    if (isEnd) await finish(tx, lease, { status: "success" }, pace.measured());
   });
 }
 

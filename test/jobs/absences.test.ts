@@ -35,6 +35,19 @@ test.each([
   expect(computed("painter").slice(before)).toMatchObject([{ begun: 1, finished: 1 }]);
 });
 
+test("a picture that was spoilt is made again, and not the next one, which was made meanwhile", async () => {
+  const before = computed("painter").length;
+  await harm("painter", "wrong-file", "/prompt", 1);
+  const task = await pool.make("tasks", owner.token, { ...body, type: "infer", count: 2, seed: 1000 });
+  const ended = await pool.finished(task.id);
+  expect(ended).toMatchObject({ status: "success", attempts: 2 });
+  expect(computed("painter").slice(before)).toMatchObject([
+    { begun: 1, failed: 1 },
+    { begun: 1, finished: 1 },
+    { begun: 1, finished: 1 },
+  ]);
+});
+
 test("a trained model is fetched although the engine breaks off at first", async () => {
   const { url: image } = await pool.upload(owner.token);
   const dataset = await pool.makeDataset(owner.token);
