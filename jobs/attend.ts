@@ -2,7 +2,7 @@
  * The part of a worker that attends tasks: it is woken when a task may go or a slot is free, leases what it has room
  * for, and runs it. Runs are no jobs of the queue: an attempt may take hours, and its lease says better who has it.
  */
-import { dispatch, type Leased } from "../src/pool/dispatch.ts";
+import { dispatch, endBackOffs, type Leased } from "../src/pool/dispatch.ts";
 import { findLease, heldBy, release, takeOver } from "../src/pool/lease.ts";
 import { fenced, finish, LeaseLost } from "../src/pool/outcome.ts";
 import { isProblem } from "../src/problems.ts";
@@ -66,7 +66,8 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
 
   const look = async (): Promise<void> => {
     const room = () => concurrency - running.size;
-    for (const leased of await takeOver(sql, workerId, room())) run(leased);
+    const [orphans] = await Promise.all([takeOver(sql, workerId, room()), endBackOffs(sql)]);
+    for (const leased of orphans) run(leased);
     if (room() <= 0) return;
     const leased = await dispatch(sql, { workerId, capacity: room(), maxRunning });
     if (leased.length > 0) isWoken = true;

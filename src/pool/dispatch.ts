@@ -14,6 +14,11 @@ export interface Room {
   maxRunning: number;
 }
 
+/** Lets tasks back into their queues whose back-off is over: before a round, which does not want their queues locked yet. */
+export async function endBackOffs(sql: Sql): Promise<void> {
+  await sql`select end_back_offs()`;
+}
+
 /**
  * Leases waiting tasks to a worker that takes them up at once, at most one for each free slot. Rounds of several workers
  * exclude each other, so none gives a slot or a task twice. Waiting uses up no attempts: an attempt begins here.
