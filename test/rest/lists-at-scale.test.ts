@@ -13,7 +13,7 @@ const app = await startApp();
 const { sql } = app;
 let owner: Account;
 let admin: Account;
-const rows = 20_000;
+const rows = 13_000;
 
 beforeAll(async () => {
   owner = await app.signUp();

@@ -8,7 +8,7 @@ import { type Account, type Answer, startApp } from "../helpers/app.ts";
 import { randomFrom } from "../helpers/random.ts";
 
 const seed = Number(process.env.LISTVIEW_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const cases = Number(process.env.LISTVIEW_CASES ?? 3000);
+const cases = Number(process.env.LISTVIEW_CASES ?? 2000);
 const { next: random } = randomFrom(seed);
 const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)] as T;
 const chance = (share: number) => random() < share;
