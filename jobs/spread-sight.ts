@@ -1,6 +1,6 @@
 /**
  * `spread-sight`: moves the versions of what refers to a row that came into sight or went out of it, where these are many
- * (sql/0140_spread_later.sql). May run twice.
+ * (sql/0110_shown_references.sql). May run twice.
  */
 import { z } from "zod";
 import type { JobDeps } from "./handler.ts";

@@ -18,12 +18,15 @@ begin
   for no key update;
 end $$;
 
--- As in 0032. A round of dispatch begins with it: it takes the rounds' lock itself, or it would wait for that of another
--- round with queues in its hands which that round wants.
+-- As in 0032, but it takes the rounds' lock itself, or it would wait for that of a round with queues in its hands which
+-- that round wants. Whoever finds none due waits for no round.
 create or replace function end_back_offs() returns void language plpgsql as $$
 declare
   due int[];
 begin
+  if not exists (select from tasks where status = 'waiting' and not_before <= now()) then
+    return;
+  end if;
   perform pg_advisory_xact_lock(7264301);
   due := array(
     select id from tasks
