@@ -1,6 +1,7 @@
 /**
  * Rows for the benchmarks: as many images as asked for, a tenth as many models and a fifth as many users, with the skew
- * that real services have: a few users, tags and models hold most of the images.
+ * that real services have: a few users, tags and models hold most of the images. Ten thousand have a whole page of each
+ * name and status, so that pages of one length are compared.
  */
 import type { Sql } from "../../src/db/client.ts";
 import { images } from "../../src/resources/images.ts";
@@ -51,13 +52,13 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
     await sql`
       insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
         file_key, status, public, tag_ids, user_id, model_id, created_at)
-      select 'image ' || (n % 5000), 512, 512,
+      select 'image ' || (n % 200), 512, 512,
         'word' || floor(5000 * random() ^ 2) || ' of word' || floor(5000 * random() ^ 2)
           || case when n % ${size / searchHits}::int = 0
             then ${` ${searchWords.latin} ${searchWords.chinese}在樹上 ${searchWords.character}`} else '' end,
         20, 7, (array['DDIM', 'K_EULER', 'K_EULER', 'DPMSolverMultistep', 'K_EULER_ANCESTRAL', 'PNDM', 'KLMS'])[1 + n % 7],
         n, (array['SD1.5', 'SD1.5', 'SD2'])[1 + n % 3], 'picture' || 1 + n % 1000 || '.png',
-        case when n % 500 = 0 then 'running' when n % 50 = 0 then 'error' else 'success' end,
+        case when n % 200 = 1 then 'running' when n % 50 = 0 then 'error' else 'success' end,
         random() < 0.6,
         array[1 + floor(${tagCount}::int * random() ^ 3)::int, ${tagCount + 1}::int - ceil(${tagCount / 2}::int * random() ^ 3)::int],
         1 + floor(${userCount}::int * random() ^ 4)::int,
