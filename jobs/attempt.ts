@@ -4,6 +4,7 @@ import type { Work } from "../src/pool/inputs.ts";
 import { freeSlot, type Lease } from "../src/pool/lease.ts";
 import { LeaseLost } from "../src/pool/outcome.ts";
 import type { createPace } from "../src/pool/pace.ts";
+import type { Patience } from "../src/pool/persist.ts";
 import type { JobDeps } from "./handler.ts";
 
 export interface Attempt {
@@ -15,6 +16,9 @@ export interface Attempt {
   signal: AbortSignal;
   pace: ReturnType<typeof createPace>;
 }
+
+/** With an engine that is asked for what it made: the work is done, and not thrown away for a slip. */
+export const resultPatience: Patience = { awayMs: null, errors: 3 };
 
 /** The engine has done all its work: the next task may have the slot while this one's files are stored. @throws LeaseLost */
 export async function leaveSlot({ deps, lease }: Attempt): Promise<void> {

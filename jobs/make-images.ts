@@ -8,7 +8,7 @@ import { persist } from "../src/pool/persist.ts";
 import { notePlacement } from "../src/pool/placements.ts";
 import { readPicture } from "../src/storage/pictures.ts";
 import { type FileRecord, keepPicture } from "../src/storage/records.ts";
-import { type Attempt, leaveSlot } from "./attempt.ts";
+import { type Attempt, leaveSlot, resultPatience } from "./attempt.ts";
 import { createPreviewer } from "./keep-preview.ts";
 import { readAtMost } from "./read-at-most.ts";
 import { createReporter } from "./report-progress.ts";
@@ -93,7 +93,7 @@ async function keepArtifact(run: Attempt, artifacts: Artifact[]): Promise<FileRe
   const { deps, work, driver, target, signal } = run;
   const artifact = artifacts.find((found) => found.role === "image");
   if (!artifact) throw new EngineError("engine-failed", "The engine finished without a picture");
-  const bytes = await persist(signal, null, async () =>
+  const bytes = await persist(signal, resultPatience, async () =>
     readAtMost(await driver.fetch(target, artifact, signal), maxPictureBytes),
   );
   const picture = await readPicture(bytes).catch((cause) => {

@@ -15,7 +15,7 @@ import { inscribe } from "../src/storage/inscribe.ts";
 import { keepModelFile, keepPickle } from "../src/storage/models.ts";
 import type { FileRecord } from "../src/storage/records.ts";
 import { spool } from "../src/storage/spool.ts";
-import { type Attempt, leaveSlot } from "./attempt.ts";
+import { type Attempt, leaveSlot, resultPatience } from "./attempt.ts";
 import { createPreviewer } from "./keep-preview.ts";
 import { createSampler } from "./keep-sample.ts";
 import { createReporter } from "./report-progress.ts";
@@ -72,8 +72,7 @@ async function keepModel(run: Attempt, model: ModelRow, artifact: Artifact): Pro
   const path = join(deps.temporaryDirectory, randomUUID());
   await mkdir(deps.temporaryDirectory, { recursive: true });
   try {
-    // The work is done: it is not thrown away because the engine is away for a while.
-    const file = await persist(signal, null, async () => {
+    const file = await persist(signal, resultPatience, async () => {
       const bytes = watched(await driver.fetch(target, artifact, signal), run);
       const whole = isPickle ? bytes : inscribe(bytes, (written) => describeTrained(written, trained));
       return spool(whole, path, maxModelBytes);

@@ -62,7 +62,7 @@ export async function follow(run: Run): Promise<Artifact[]> {
     if (isTraining) await keepTrainingRun(sql, lease, handle);
     const started = handle;
     // An answer that got lost may have left the run there: another server would do it twice.
-    await persist(signal, startPatienceMs, () => driver.start(target, started, job, signal));
+    await persist(signal, { awayMs: startPatienceMs }, () => driver.start(target, started, job, signal));
   }
   const artifacts: Artifact[] = [];
   let stage: Stage = "loading";

@@ -24,6 +24,7 @@ function computed(name: string): { begun: number }[] {
 
 test.each([
   { what: "refuses to hand out a result", kind: "refuse", path: "/view", times: 2 },
+  { what: "answers with errors when asked for a result", kind: "error", path: "/view", times: 3 },
   { what: "breaks off while it hands out a result", kind: "drop", path: "/view", times: 1 },
   { what: "takes a run and does not say so", kind: "drop", path: "/prompt", times: 1 },
   { what: "takes no run at first", kind: "refuse", path: "/prompt", times: 2 },
