@@ -89,7 +89,7 @@ export function invalid(pointer: string, detail: string): Problem {
   return new Problem("invalid", { detail, errors: [{ pointer, detail }] });
 }
 
-const serverInUse = () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
+export const serverInUse = () => new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
 
 /** Broken constraints that a caller can cause, so that no query runs just to ask first. */
 const constraints: Record<string, (value: string | null) => Problem> = {

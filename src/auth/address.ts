@@ -40,14 +40,15 @@ export function createAddressReader(trustedProxies: string[]) {
 
 /** Parsing takes longer than all else about an address, and the same few come again and again. */
 const maxKnown = 10_000;
-const known = new Map<string, Address | null>();
+const known = new Map<string, Address>();
 
 function parse(text: string): Address | null {
-  const found = known.get(text);
-  if (found !== undefined) return found;
-  const address = readText(text);
-  if (known.size >= maxKnown) known.clear();
-  known.set(text, address);
+  const address = known.get(text) ?? readText(text);
+  // What is none may be of any length, and is not kept.
+  if (address && !known.has(text)) {
+    if (known.size >= maxKnown) known.clear();
+    known.set(text, address);
+  }
   return address;
 }
 

@@ -1,5 +1,4 @@
 /** A server's row as the drivers need it. */
-
 import type { PendingQuery, Row } from "postgres";
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { addJob } from "../db/queue.ts";
 import { type Catalogue, storedSchema } from "../params/catalogue.ts";
-import { Problem } from "../problems.ts";
+import { serverInUse } from "../problems.ts";
 import { type Context, defineResource, type Input } from "../rest/define.ts";
 import { commonSorts, createdAt, id, name, shownName, updatedAt } from "./common.ts";
 
@@ -184,7 +184,7 @@ export const servers = defineResource({
     async before({ sql }, rows) {
       const ids = rows.map((row) => row.id as number);
       const [lease] = await sql`select from leases where coalesce(server_id, source_id) = any (${ids}::int[]) limit 1`;
-      if (lease) throw new Problem("in-use", { detail: "The server is working; drain it first (closing)" });
+      if (lease) throw serverInUse();
     },
   },
 });
