@@ -12,8 +12,8 @@ export type Changes = Map<string, Set<string> | null>;
 
 /** Between readings at least. */
 const restMs = 20;
-/** After a reading that found something: writers that did not ring may have committed since. */
-const againMs = 25;
+/** After a reading that found something: writers that did not ring, since one just had, may have committed since. */
+const againMs = [25, 100];
 /** What had committed a minute ago is forgotten; who has not read for nearly that long may have missed something. */
 const missedMs = 45_000;
 const forgetMs = 15_000;
@@ -42,6 +42,8 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
   /** What has been read of. */
   let since = "";
   let readAt = 0;
+  /** How often it has looked again since it found something. */
+  let looks = againMs.length;
   let reading: Promise<void> | null = null;
   let timer: ReturnType<typeof setTimeout> | null = null;
   let dueAt = Number.POSITIVE_INFINITY;
@@ -87,7 +89,9 @@ export async function followChanges(deps: ChangesDeps): Promise<() => Promise<vo
     } else if (notes) {
       onChanges(gather(notes));
     }
-    if (notes) readSoon(performance.now() + againMs);
+    looks = notes ? 0 : looks + 1;
+    const wait = againMs[looks];
+    if (wait !== undefined) readSoon(performance.now() + wait);
   }
 
   function readSoon(at: number): void {
