@@ -9,8 +9,8 @@ import type { Fragment } from "postgres";
 import type { Context, Resource } from "./define.ts";
 import { type Condition, commonValues, type ListQuery, tagIds, toCondition, toOrder } from "./listview.ts";
 
-/** A search may stop counting here. */
-const maxSearchTotal = 10_000;
+/** Over so many hits of a search are not counted out. */
+export const maxSearchTotal = 10_000;
 /** From this offset on, it pays to know the total first and to come from the nearer end. */
 export const deepOffset = 1_000;
 /** A union of more tags is made distinct rather than taken apart. */
@@ -41,7 +41,7 @@ export interface Plan {
 }
 
 const isTag = ({ filter }: Condition) => filter.kind === "tag";
-const isSearch = ({ filter }: Condition) => filter.kind === "search";
+export const isSearch = ({ filter }: Condition) => filter.kind === "search";
 
 /** Asks, for a combination, what its values are and how rare: the planner knows of values, not of look-ups. */
 export async function planList(resource: Resource, query: ListQuery, context: Context): Promise<Plan> {
@@ -133,9 +133,7 @@ export function totalQuery(plan: Plan): Fragment {
     const counts = scopes.flatMap((scope) => countsOf(plan, scope));
     return sql`select ${counts.reduce((sum, count) => sql`${sum} + (${count})`, sql`0`)} as total`;
   }
-  const rows = sql`from ${sql(resource.name)} t where ${whereOf(plan)}`;
-  if (!plan.conditions.some(isSearch)) return sql`select count(*) as total ${rows}`;
-  return sql`select count(*) as total from (select ${rows} limit ${maxSearchTotal + 1}) found`;
+  return sql`select count(*) as total from ${sql(resource.name)} t where ${whereOf(plan)}`;
 }
 
 /** A tag that nobody has made. */
@@ -149,10 +147,9 @@ function scopesOf({ scopes, context: { sql } }: Plan): Fragment {
   return sql`array[${list}]`;
 }
 
-/** What a counted total means: over ten thousand hits of a search are not counted out. */
-export function readTotal(query: ListQuery, counted: number): { total: number; isExact: boolean } {
-  const isExact = !query.conditions.some(isSearch) || counted <= maxSearchTotal;
-  return { total: isExact ? counted : maxSearchTotal, isExact };
+/** Whether counters hold the total: it costs next to nothing. */
+export function isCounted(plan: Plan): boolean {
+  return countedValues(plan) !== null;
 }
 
 /** The counters that hold the total, or null when rows could be counted twice, or are not counted by this column. */
@@ -178,6 +175,20 @@ function valuesOf({ filter, sets }: Condition, context: Context): Fragment {
   if (filter.kind !== "id") return sql`select unnest(${values as string[]}::text[])`;
   const ids = sql`${values as number[]}::int[]`;
   return filter.visible ? sql`${filter.visible(context)} and t.id = any (${ids})` : sql`select unnest(${ids})`;
+}
+
+/** A query for the hits of a search, up to one more than are counted out, with the column that orders them. */
+export function hitsQuery(plan: Plan): Fragment {
+  const { resource, context } = plan;
+  const { sql } = context;
+  return sql`
+    select t.id${sortKey(plan)} from ${sql(resource.name)} t where ${whereOf(plan)} limit ${maxSearchTotal + 1}
+  `;
+}
+
+/** The column of the order asked for, to be selected beside the id. */
+function sortKey({ resource, query, context: { sql } }: Plan): Fragment {
+  return query.sort ? sql`, t.${sql.unsafe(resource.sorts[query.sort]?.by ?? "id")}` : sql``;
 }
 
 /** A part of a list, counted from its end when `isReversed`. */
@@ -226,7 +237,7 @@ interface Range {
 function rangeOf(plan: Plan, scope: Scope): Range {
   const { resource, query, context, conditions, tags } = plan;
   const { sql } = context;
-  const key = query.sort ? sql`, t.${sql.unsafe(resource.sorts[query.sort]?.by ?? "id")}` : sql``;
+  const key = sortKey(plan);
   const select = (condition: Fragment, from: Fragment = sql`${sql(resource.name)}`) =>
     sql`select t.id${key} from ${from} t where ${withinOf(plan, scope)} and ${condition}`;
   const [only, ...more] = conditions;

@@ -6,7 +6,19 @@ import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { maxId } from "./limits.ts";
 import { parseListQuery, toOrder } from "./listview.ts";
-import { deepOffset, type Plan, pageQuery, planList, planOf, readTotal, type Slice, totalQuery } from "./page.ts";
+import {
+  deepOffset,
+  hitsQuery,
+  isCounted,
+  isSearch,
+  maxSearchTotal,
+  type Plan,
+  pageQuery,
+  planList,
+  planOf,
+  type Slice,
+  totalQuery,
+} from "./page.ts";
 
 /** @throws Problem "token-required" or "forbidden" when this viewer may not read the resource at all */
 export function checkReader(resource: Resource, context: Context): void {
@@ -122,8 +134,10 @@ export async function readPage(resource: Resource, query: URLSearchParams, conte
   const parsed = parseListQuery(resource, query, context);
   const plan = await planList(resource, parsed, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
-  const { rows, counted } = await (offset < deepOffset ? readNear(plan, offset) : readDeep(plan, offset));
-  const { total, isExact } = readTotal(parsed, counted);
+  const read = parsed.conditions.some(isSearch) ? readHits : offset < deepOffset ? readNear : readDeep;
+  const { rows, counted } = await read(plan, offset);
+  const isExact = read !== readHits || counted <= maxSearchTotal;
+  const total = isExact ? counted : maxSearchTotal;
   const head = {
     page: parsed.page,
     page_size: parsed.pageSize,
@@ -137,56 +151,101 @@ export async function readPage(resource: Resource, query: URLSearchParams, conte
 
 interface Found {
   rows: Shown[];
+  /** The rows of the list; of a search, at most one more than are counted out. */
   counted: number;
+}
+
+/** A page of a search: the hits are looked up once, for the page and for the total. */
+async function readHits(plan: Plan, offset: number): Promise<Found> {
+  const { resource, query, context } = plan;
+  const { sql } = context;
+  const limit = query.pageSize + 1;
+  const order = toOrder(resource, query, context);
+  const statement = sql<(Shown & { total: number })[]>`
+    with hits as materialized (${hitsQuery(plan)}),
+    counted as materialized (select count(*) as total from hits),
+    page as materialized (
+      select t.id
+      from hits t
+      where (select total from counted) <= ${maxSearchTotal}
+      order by ${order}
+      limit ${limit} offset ${offset}
+    )
+    select counted.total, ${selectShown(resource, context)}
+    from counted
+    left join (page join ${sql(resource.name)} t on t.id = page.id) on true
+    order by ${order}
+  `;
+  const found = await (plan.isAdHoc ? runOnce<(Shown & { total: number })[]>(sql, statement) : statement);
+  const counted = found[0]?.total ?? 0;
+  if (counted > maxSearchTotal) {
+    return { rows: await readRows(plan, { offset, limit, reach: offset + limit, isReversed: false }), counted };
+  }
+  return { rows: found.filter(({ id }) => id !== null), counted };
 }
 
 /** A page near the start: its rows and the total, asked for at once. */
 async function readNear(plan: Plan, offset: number): Promise<Found> {
-  // One row more tells whether there is a next page where the total is not counted out.
-  const limit = plan.query.pageSize + 1;
-  const slice = { offset, limit, reach: offset + limit, isReversed: false };
-  const [rows, counted] = await Promise.all([readRows(plan, slice), count(plan)]);
+  const [rows, counted] = await Promise.all([readRows(plan, fromStart(plan, offset)), count(plan)]);
   return { rows, counted };
 }
 
-/** A page far out: the total first, then from the nearer end, both in one snapshot. */
-async function readDeep({ context, ...plan }: Plan, offset: number): Promise<Found> {
-  const found = await context.sql.begin("isolation level repeatable read read only", async (tx) => {
-    const inside = { ...plan, context: { ...context, sql: tx as unknown as Context["sql"] } };
-    const counted = await count(inside);
-    const { isExact } = readTotal(plan.query, counted);
-    const limit = plan.query.pageSize + 1;
-    if (isExact && offset >= counted) return { rows: [], counted };
-    const isReversed = isExact && offset > counted / 2;
-    const from = isReversed ? Math.max(0, counted - offset - limit) : offset;
-    const size = isReversed ? Math.min(limit, counted - offset) : limit;
-    const slice = { offset: from, limit: size, reach: from + size, isReversed };
-    return { rows: await readRows(inside, slice), counted };
+/** A page far out: the total first, then from the nearer end. */
+async function readDeep(plan: Plan, offset: number): Promise<Found> {
+  const counted = await count(plan);
+  if (offset >= counted) return { rows: [], counted };
+  if (offset <= counted / 2) return { rows: await readRows(plan, fromStart(plan, offset)), counted };
+  // How far it is from the end depends on the total: they must be of one snapshot. Where the total costs little, the
+  // statement asks for it again rather than a transaction, whose round trips can take as long as the walk.
+  if (isCounted(plan)) {
+    const rows = await readRows(plan, fromEnd(plan, offset, counted), counted);
+    if (rows.length > 0) return { rows, counted };
+  }
+  const found = await plan.context.sql.begin("isolation level repeatable read read only", async (tx) => {
+    const inside = { ...plan, context: { ...plan.context, sql: tx as unknown as Context["sql"] } };
+    const now = await count(inside);
+    return { rows: offset < now ? await readRows(inside, fromEnd(plan, offset, now)) : [], counted: now };
   });
   return found as Found;
 }
 
-/** The rows of a page: found by id, then fetched, always in the order asked for. */
-function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
+function fromStart({ query }: Plan, offset: number): Slice {
+  return { offset, limit: query.pageSize, reach: offset + query.pageSize, isReversed: false };
+}
+
+function fromEnd({ query }: Plan, offset: number, total: number): Slice {
+  const limit = Math.min(query.pageSize, total - offset);
+  return { offset: total - offset - limit, limit, reach: total - offset, isReversed: true };
+}
+
+/**
+ * The rows of a page: found by id, then fetched, always in the order asked for.
+ *
+ * @param ifTotal none are read when the total is another
+ */
+function readRows(plan: Plan, slice: Slice, ifTotal?: number): Promise<Shown[]> {
   const { resource, query, context } = plan;
-  const compose = (inside: Plan, part: typeof slice) => {
+  const compose = (inside: Plan, part: typeof slice, total: number | undefined) => {
     const { sql } = inside.context;
+    const found = pageQuery(inside, part);
+    const page =
+      total === undefined ? found : sql`select p.id from (${found}) p where (${totalQuery(inside)}) = ${total}`;
     return sql<Shown[]>`
-      with page as materialized (${pageQuery(inside, part)})
+      with page as materialized (${page})
       select ${selectShown(resource, inside.context)}
       from page
       join ${sql(resource.name)} t on t.id = page.id
       order by ${toOrder(resource, query, inside.context)}
     `;
   };
-  if (plan.isAdHoc) return runOnce(context.sql, compose(plan, slice));
-  if (query.conditions.length > 0) return compose(plan, slice);
+  if (plan.isAdHoc) return runOnce(context.sql, compose(plan, slice, ifTotal));
+  if (query.conditions.length > 0) return compose(plan, slice, ifTotal);
   // The plain page is asked for most, and its text depends on little. The first page's limit is written into it: with
   // a limit that it does not know, PostgreSQL believes in no plan for all and makes one anew each time, which takes
   // longer than the page.
   const { offset, limit, reach, isReversed } = slice;
   const isFirst = offset === 0 && !isReversed;
-  const name = `page ${query.sort} ${query.order} ${isFirst ? limit : isReversed}`;
+  const name = `page ${query.sort} ${query.order} ${isFirst ? limit : isReversed} ${ifTotal === undefined}`;
   return ask<Shown[]>(
     resource,
     name,
@@ -198,13 +257,14 @@ function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
         isFirst
           ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
           : { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed },
+        ifTotal === undefined ? undefined : slot("total"),
       );
     },
-    { offset, limit, reach },
+    { offset, limit, reach, total: ifTotal },
   );
 }
 
-/** The exact number of rows, see `readTotal`. */
+/** The exact number of rows. */
 async function count(plan: Plan): Promise<number> {
   const { resource, query, context } = plan;
   const total = plan.isAdHoc
