@@ -2,7 +2,7 @@
 import type { Fragment } from "postgres";
 import { builtinCatalogue } from "../params/catalogue.ts";
 import { type Fault, Problem } from "../problems.ts";
-import { findEntries } from "../search/entries.ts";
+import { matchEntries } from "../search/entries.ts";
 import type { Context, Filter, Resource } from "./define.ts";
 import { defaultPageSize, maxId, maxPage, maxPageSize, maxValues } from "./limits.ts";
 
@@ -130,7 +130,8 @@ export function toWhere(resource: Resource, { conditions }: ListQuery, context: 
 export function toCondition(resource: Resource, { filter, sets }: Condition, context: Context): Fragment[] {
   const { sql } = context;
   if (filter.kind === "search") {
-    return [sql`t.id in (${findEntries(sql, resource.name, sets as string[][])})`];
+    const matches = matchEntries(sql, resource.name, sets as string[][]);
+    return [sql`t.id in (select e.row_id from search_entries e where ${matches})`];
   }
   if (filter.kind === "tag") {
     return sets.map(

@@ -6,6 +6,7 @@
  * (sql/0080_combinations.sql). What no such index serves is left to PostgreSQL's planner.
  */
 import type { Fragment } from "postgres";
+import { matchEntries } from "../search/entries.ts";
 import type { Context, Resource } from "./define.ts";
 import { type Condition, commonValues, type ListQuery, tagIds, toCondition, toOrder } from "./listview.ts";
 
@@ -177,13 +178,27 @@ function valuesOf({ filter, sets }: Condition, context: Context): Fragment {
   return filter.visible ? sql`${filter.visible(context)} and t.id = any (${ids})` : sql`select unnest(${ids})`;
 }
 
-/** A query for the hits of a search, up to one more than are counted out, with the column that orders them. */
+/**
+ * A query for the hits of a search, up to one more than are counted out, with the column that orders them. Entries repeat
+ * who may see their row (sql/0151_search_scopes.sql): of a plain search nothing else is read.
+ */
 export function hitsQuery(plan: Plan): Fragment {
-  const { resource, context } = plan;
+  const { resource, query, context, conditions, scopes } = plan;
   const { sql } = context;
-  return sql`
-    select t.id${sortKey(plan)} from ${sql(resource.name)} t where ${whereOf(plan)} limit ${maxSearchTotal + 1}
-  `;
+  const [only, ...more] = conditions;
+  const isPlain = resource.lists?.isOwned && query.sort === null && only && isSearch(only) && more.length === 0;
+  const hits = isPlain
+    ? sql`
+        select t.id
+        from (
+          select e.row_id as id, e.public, e.user_id
+          from search_entries e
+          where ${matchEntries(sql, resource.name, only.sets as string[][])}
+        ) t
+        where ${scopes.reduce((any, scope) => sql`${any} or ${withinOf(plan, scope)}`, sql`false`)}
+      `
+    : sql`select t.id${sortKey(plan)} from ${sql(resource.name)} t where ${whereOf(plan)}`;
+  return sql`${hits} limit ${maxSearchTotal + 1}`;
 }
 
 /** The column of the order asked for, to be selected beside the id. */

@@ -239,28 +239,28 @@ function readRows(plan: Plan, slice: Slice, ifTotal?: number): Promise<Shown[]> 
     `;
   };
   if (plan.isAdHoc) return runOnce(context.sql, compose(plan, slice, ifTotal));
-  if (query.conditions.length > 0) return compose(plan, slice, ifTotal);
-  // The plain page is asked for most, and its text depends on little. The first page's limit is written into it: with
-  // a limit that it does not know, PostgreSQL believes in no plan for all and makes one anew each time, which takes
-  // longer than the page.
+  // The limit is written into the text, and of the first page all: with a limit that it does not know, PostgreSQL
+  // believes in no plan for all and makes one anew each time, which takes longer than the page.
   const { offset, limit, reach, isReversed } = slice;
   const isFirst = offset === 0 && !isReversed;
-  const name = `page ${query.sort} ${query.order} ${isFirst ? limit : isReversed} ${ifTotal === undefined}`;
+  const written = (value: number) => context.sql.unsafe(String(value)) as unknown as number;
+  const known = isFirst
+    ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
+    : { ...slice, limit: written(limit) };
+  if (query.conditions.length > 0) return compose(plan, known, ifTotal);
+  // The plain page is asked for most, and its text depends on little.
+  const name = `page ${query.sort} ${query.order} ${isFirst} ${limit} ${isReversed} ${ifTotal === undefined}`;
   return ask<Shown[]>(
     resource,
     name,
     context,
-    (inside, slot) => {
-      const written = (value: number) => inside.sql.unsafe(String(value)) as unknown as number;
-      return compose(
+    (inside, slot) =>
+      compose(
         planOf(resource, query, inside),
-        isFirst
-          ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
-          : { offset: slot("offset"), limit: slot("limit"), reach: slot("reach"), isReversed },
+        isFirst ? known : { ...known, offset: slot("offset"), reach: slot("reach") },
         ifTotal === undefined ? undefined : slot("total"),
-      );
-    },
-    { offset, limit, reach, total: ifTotal },
+      ),
+    { offset, reach, total: ifTotal },
   );
 }
 

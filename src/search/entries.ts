@@ -114,10 +114,10 @@ export async function reindex(sql: Sql, onProgress: (done: number) => void): Pro
 }
 
 /**
- * The rows that a search finds, as a query for their ids. Every set (a repeated parameter) must match; in a set one of
+ * What a search finds, as a condition over the alias `e` of search_entries. Every set (a repeated parameter) must match; in a set one of
  * the alternatives (between commas) must; in an alternative every word.
  */
-export function findEntries(sql: Sql, resource: string, sets: string[][]): Fragment {
+export function matchEntries(sql: Sql, resource: string, sets: string[][]): Fragment {
   const toWord = ({ grams, part }: ReturnType<typeof toWordQuery>): Fragment => {
     const found = sql`e.grams @> ${grams.map((gram) => prefixed(resource, gram))}::text[]`;
     return part === null ? found : sql`${found} and e.text like ${`%${part.replace(/[\\%_]/g, "\\$&")}%`}`;
@@ -130,5 +130,5 @@ export function findEntries(sql: Sql, resource: string, sets: string[][]): Fragm
     });
     return sql`(${join(each, sql`or`)})`;
   });
-  return sql`select e.row_id from search_entries e where e.resource = ${resource} and ${join(condition, sql`and`)}`;
+  return sql`e.resource = ${resource} and ${join(condition, sql`and`)}`;
 }

@@ -139,8 +139,8 @@ async function fold(sql: Sql, resource: string, columns: string[]): Promise<void
   const quote = (text: string) =>
     text.replace(/[\\\n\t\r]/g, (c) => ({ "\\": "\\\\", "\n": "\\n", "\t": "\\t" })[c] ?? "\\r");
   for (let after = 0; ; ) {
-    const rows = await sql<{ id: number }[]>`
-      select id, ${sql(columns)} from ${sql(resource)} where id > ${after} order by id limit ${batch}
+    const rows = await sql<{ id: number; public: boolean; user_id: number }[]>`
+      select id, public, user_id, ${sql(columns)} from ${sql(resource)} where id > ${after} order by id limit ${batch}
     `;
     const last = rows.at(-1);
     if (!last) return;
@@ -150,9 +150,9 @@ async function fold(sql: Sql, resource: string, columns: string[]): Promise<void
         resource,
         columns.map((column) => row[column as "id"]),
       );
-      return `${[resource, row.id, text, `{${grams.map((gram) => JSON.stringify(gram)).join()}}`].map((v) => quote(String(v))).join("\t")}\n`;
+      return `${[resource, row.id, row.public, row.user_id, text, `{${grams.map((gram) => JSON.stringify(gram)).join()}}`].map((v) => quote(String(v))).join("\t")}\n`;
     });
-    const copy = await sql`copy search_entries (resource, row_id, text, grams) from stdin`.writable();
+    const copy = await sql`copy search_entries (resource, row_id, public, user_id, text, grams) from stdin`.writable();
     await new Promise<void>((resolve, reject) => {
       copy.once("error", reject).once("finish", resolve).end(lines.join(""));
     });

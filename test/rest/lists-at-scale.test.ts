@@ -6,7 +6,7 @@ import { images } from "../../src/resources/images.ts";
 import type { Context } from "../../src/rest/define.ts";
 import { parseListQuery } from "../../src/rest/listview.ts";
 import { pageQuery, planList, totalQuery } from "../../src/rest/page.ts";
-import { findEntries, foldWaiting } from "../../src/search/entries.ts";
+import { foldWaiting, matchEntries } from "../../src/search/entries.ts";
 import { type Account, startApp } from "../helpers/app.ts";
 
 const app = await startApp();
@@ -186,6 +186,31 @@ test("totals are exact in every snapshot while others insert, change, publish, d
   expect([...wrong]).toEqual([]);
 }, 60_000);
 
+test("a page far out stays where it is while others append, counted from the end though it is", async () => {
+  const reader = await app.signUp();
+  const fill = (count: number) => sql`
+    insert into datasets (name, images, user_id) select 'far', '{}', ${reader.id} from generate_series(1, ${count}::int)
+  `;
+  await fill(2_400);
+  let isOver = false;
+  const writing = (async () => {
+    while (!isOver) await fill(1);
+  })();
+  const pages: number[][] = [];
+  const totals = new Set<number>();
+  for (let round = 0; round < 60; round += 1) {
+    const path = `/api/datasets?user_id=${reader.id}&page=24&pageSize=100`;
+    const { body } = await app.call("GET", path, { token: reader.token });
+    totals.add(body.total);
+    pages.push(body.list.map((row: { id: number }) => row.id));
+  }
+  isOver = true;
+  await writing;
+  expect(pages[0]).toHaveLength(100);
+  for (const page of pages) expect(page).toEqual(pages[0] as number[]);
+  expect(totals.size).toBeGreaterThan(1);
+});
+
 describe("hot", () => {
   const hotOrder = async (search: string) =>
     (await app.call("GET", `/api/models?sort=hot&name=${search}`)).body.list.map(
@@ -294,11 +319,33 @@ describe("search", () => {
     expect((await app.call("GET", "/api/datasets?search=nightin")).body.total).toBe(1);
   });
 
+  test("who finds an object follows its visibility and its owner, whoever changes them", async () => {
+    const stranger = await app.signUp();
+    const { id } = await app.make("datasets", owner.token, { name: "Waxwing", images: [], public: true });
+    const found = async () => {
+      const totals = [null, owner, stranger, admin].map(async (viewer) => {
+        const { body } = await app.call("GET", "/api/datasets?search=waxwing", { token: viewer?.token });
+        expect(body.list).toHaveLength(body.total);
+        return body.total;
+      });
+      return Promise.all(totals);
+    };
+    expect(await found()).toEqual([1, 1, 1, 1]);
+    await app.call("PATCH", `/api/datasets/${id}`, { token: owner.token, body: { public: false } });
+    expect(await found()).toEqual([0, 1, 0, 1]);
+    await sql`update datasets set user_id = ${stranger.id} where id = ${id}`;
+    expect(await found()).toEqual([0, 0, 1, 1]);
+    await sql`update datasets set public = true where id = ${id}`;
+    expect(await found()).toEqual([1, 1, 1, 1]);
+    await sql`delete from datasets where id = ${id}`;
+    expect(await found()).toEqual([0, 0, 0, 0]);
+  });
+
   test("one and two Chinese characters are found through the index", async () => {
     for (let round = 0; round < 3; round += 1) await sql.begin((tx) => foldWaiting(tx as unknown as Sql));
     await sql`analyze search_entries`;
     for (const word of ["鳥", "布穀"]) {
-      const plan = await sql`explain ${findEntries(sql, "images", [[word]])}`;
+      const plan = await sql`explain select from search_entries e where ${matchEntries(sql, "images", [[word]])}`;
       expect(JSON.stringify(plan)).toContain("search_entries_by_gram");
     }
   });
