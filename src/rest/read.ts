@@ -149,6 +149,8 @@ export async function readPage(resource: Resource, query: URLSearchParams, conte
   return { head, rows: onPage, objects: await view(resource, onPage, context) };
 }
 
+type Id = Row["id"];
+
 interface Found {
   rows: Shown[];
   /** The rows of the list; of a search, at most one more than are counted out. */
@@ -159,29 +161,25 @@ interface Found {
 async function readHits(plan: Plan, offset: number): Promise<Found> {
   const { resource, query, context } = plan;
   const { sql } = context;
+  const [found] = await runPlanned<{ total: number; ids: Id[] | null }>(
+    plan,
+    sql`
+      with hits as materialized (${hitsQuery(plan)}),
+      counted as materialized (select count(*) as total from hits)
+      select total, case when total <= ${maxSearchTotal} then (
+        select json_agg(p.id)
+        from (
+          select t.id from hits t order by ${toOrder(resource, query, context)} limit ${query.pageSize} offset ${offset}
+        ) p
+      ) end as ids
+      from counted
+    `,
+  );
+  const counted = found?.total ?? 0;
+  if (counted <= maxSearchTotal) return { rows: await listShown(resource, found?.ids ?? [], context), counted };
+  // One row more tells whether there is a next page.
   const limit = query.pageSize + 1;
-  const order = toOrder(resource, query, context);
-  const statement = sql<(Shown & { total: number })[]>`
-    with hits as materialized (${hitsQuery(plan)}),
-    counted as materialized (select count(*) as total from hits),
-    page as materialized (
-      select t.id
-      from hits t
-      where (select total from counted) <= ${maxSearchTotal}
-      order by ${order}
-      limit ${limit} offset ${offset}
-    )
-    select counted.total, ${selectShown(resource, context)}
-    from counted
-    left join (page join ${sql(resource.name)} t on t.id = page.id) on true
-    order by ${order}
-  `;
-  const found = await (plan.isAdHoc ? runOnce<(Shown & { total: number })[]>(sql, statement) : statement);
-  const counted = found[0]?.total ?? 0;
-  if (counted > maxSearchTotal) {
-    return { rows: await readRows(plan, { offset, limit, reach: offset + limit, isReversed: false }), counted };
-  }
-  return { rows: found.filter(({ id }) => id !== null), counted };
+  return { rows: await readRows(plan, { offset, limit, reach: offset + limit, isReversed: false }), counted };
 }
 
 /** A page near the start: its rows and the total, asked for at once. */
@@ -192,17 +190,26 @@ async function readNear(plan: Plan, offset: number): Promise<Found> {
 
 /** A page far out: the total first, then from the nearer end. */
 async function readDeep(plan: Plan, offset: number): Promise<Found> {
+  const { resource, context } = plan;
+  const { sql } = context;
   const counted = await count(plan);
   if (offset >= counted) return { rows: [], counted };
   if (offset <= counted / 2) return { rows: await readRows(plan, fromStart(plan, offset)), counted };
   // How far it is from the end depends on the total: they must be of one snapshot. Where the total costs little, the
   // statement asks for it again rather than a transaction, whose round trips can take as long as the walk.
   if (isCounted(plan)) {
-    const rows = await readRows(plan, fromEnd(plan, offset, counted), counted);
-    if (rows.length > 0) return { rows, counted };
+    const [found] = await runPlanned<{ ids: Id[] | null }>(
+      plan,
+      sql`
+        select case when (${totalQuery(plan)}) = ${counted} then (
+          select json_agg(p.id) from (${pageQuery(plan, fromEnd(plan, offset, counted))}) p
+        ) end as ids
+      `,
+    );
+    if (found?.ids) return { rows: await listShown(resource, found.ids.reverse(), context), counted };
   }
-  const found = await plan.context.sql.begin("isolation level repeatable read read only", async (tx) => {
-    const inside = { ...plan, context: { ...plan.context, sql: tx as unknown as Context["sql"] } };
+  const found = await sql.begin("isolation level repeatable read read only", async (tx) => {
+    const inside = { ...plan, context: { ...context, sql: tx as unknown as Context["sql"] } };
     const now = await count(inside);
     return { rows: offset < now ? await readRows(inside, fromEnd(plan, offset, now)) : [], counted: now };
   });
@@ -219,60 +226,56 @@ function fromEnd({ query }: Plan, offset: number, total: number): Slice {
 }
 
 /**
- * The rows of a page: found by id, then fetched, always in the order asked for.
- *
- * @param ifTotal none are read when the total is another
+ * The rows of a page, always in the order asked for: found by id, then fetched. In two statements, since the one for the
+ * ids is planned anew for its limit, and planning the rows as well takes longer than a message more.
  */
-function readRows(plan: Plan, slice: Slice, ifTotal?: number): Promise<Shown[]> {
+async function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
+  const { resource, context } = plan;
+  if (slice.offset === 0 && !slice.isReversed && !plan.isAdHoc) return readFirst(plan, slice.limit);
+  const found = await runPlanned<{ id: Id }>(plan, pageQuery(plan, slice));
+  const ids = found.map(({ id }) => id);
+  return listShown(resource, slice.isReversed ? ids.reverse() : ids, context);
+}
+
+/**
+ * The first page, in one statement. Its limit is written into the text: with one that it does not know, PostgreSQL
+ * believes in no plan for all and makes one anew each time.
+ */
+function readFirst(plan: Plan, limit: number): Promise<Shown[]> {
   const { resource, query, context } = plan;
-  const compose = (inside: Plan, part: typeof slice, total: number | undefined) => {
+  const compose = (inside: Plan) => {
     const { sql } = inside.context;
-    const found = pageQuery(inside, part);
-    const page =
-      total === undefined ? found : sql`select p.id from (${found}) p where (${totalQuery(inside)}) = ${total}`;
+    const written = (value: number) => sql.unsafe(String(value)) as unknown as number;
+    const slice = { offset: written(0), limit: written(limit), reach: written(limit), isReversed: false };
     return sql<Shown[]>`
-      with page as materialized (${page})
+      with page as materialized (${pageQuery(inside, slice)})
       select ${selectShown(resource, inside.context)}
       from page
       join ${sql(resource.name)} t on t.id = page.id
       order by ${toOrder(resource, query, inside.context)}
     `;
   };
-  if (plan.isAdHoc) return runOnce(context.sql, compose(plan, slice, ifTotal));
-  // The limit is written into the text, and of the first page all: with a limit that it does not know, PostgreSQL
-  // believes in no plan for all and makes one anew each time, which takes longer than the page.
-  const { offset, limit, reach, isReversed } = slice;
-  const isFirst = offset === 0 && !isReversed;
-  const written = (value: number) => context.sql.unsafe(String(value)) as unknown as number;
-  const known = isFirst
-    ? { offset: written(0), limit: written(limit), reach: written(reach), isReversed }
-    : { ...slice, limit: written(limit) };
-  if (query.conditions.length > 0) return compose(plan, known, ifTotal);
+  if (query.conditions.length > 0) return compose(plan);
   // The plain page is asked for most, and its text depends on little.
-  const name = `page ${query.sort} ${query.order} ${isFirst} ${limit} ${isReversed} ${ifTotal === undefined}`;
-  return ask<Shown[]>(
-    resource,
-    name,
-    context,
-    (inside, slot) =>
-      compose(
-        planOf(resource, query, inside),
-        isFirst ? known : { ...known, offset: slot("offset"), reach: slot("reach") },
-        ifTotal === undefined ? undefined : slot("total"),
-      ),
-    { offset, reach, total: ifTotal },
+  return ask<Shown[]>(resource, `first ${limit} ${query.sort} ${query.order}`, context, (inside) =>
+    compose(planOf(resource, query, inside)),
   );
+}
+
+/** Runs a statement about a list: a combination is planned for its values, another's plan may be kept. */
+async function runPlanned<T extends object>({ isAdHoc, context: { sql } }: Plan, statement: Fragment): Promise<T[]> {
+  return isAdHoc ? runOnce<T[]>(sql, statement) : ((await statement) as unknown as T[]);
 }
 
 /** The exact number of rows. */
 async function count(plan: Plan): Promise<number> {
   const { resource, query, context } = plan;
-  const total = plan.isAdHoc
-    ? runOnce(context.sql, totalQuery(plan))
-    : query.conditions.length > 0
-      ? totalQuery(plan)
-      : ask(resource, "total", context, (inside) => totalQuery(planOf(resource, query, inside)));
-  const [sum] = (await total) as unknown as { total: number }[];
+  const [sum] =
+    query.conditions.length > 0
+      ? await runPlanned<{ total: number }>(plan, totalQuery(plan))
+      : await ask<{ total: number }[]>(resource, "total", context, (inside) =>
+          totalQuery(planOf(resource, query, inside)),
+        );
   return sum?.total ?? 0;
 }
 
@@ -309,15 +312,22 @@ export async function findShown(resource: Resource, id: number | string, context
 }
 
 /** The objects of some ids, in the ids' order, as the viewer sees them; those that it may not see are left out. */
-export async function listShown(resource: Resource, ids: Fragment, context: Context): Promise<Shown[]> {
-  const { sql } = context;
-  return sql<Shown[]>`
-    select ${selectShown(resource, context)}
-    from unnest(${ids}) with ordinality wanted (id, place)
-    join ${sql(resource.name)} t on t.id = wanted.id
-    where ${resource.visible(context)}
-    order by wanted.place
-  `;
+export async function listShown(resource: Resource, ids: Id[], context: Context): Promise<Shown[]> {
+  if (ids.length === 0) return [];
+  const { id } = resource;
+  return ask<Shown[]>(
+    resource,
+    "objects",
+    context,
+    (inside, slot) => inside.sql`
+      select ${selectShown(resource, inside)}
+      from unnest(${slot<string[]>("ids")}::${inside.sql.unsafe(id === "text" ? "text[]" : "int[]")}) with ordinality wanted (id, place)
+      join ${inside.sql(resource.name)} t on t.id = wanted.id
+      where ${resource.visible(inside)}
+      order by wanted.place
+    `,
+    { ids },
+  );
 }
 
 /** The JSON texts that this viewer is answered. */

@@ -165,7 +165,7 @@ async function toAnswer(
   status: Answer["status"],
   extra?: Input,
 ): Promise<Answer> {
-  const rows = await listShown(resource, toArray(resource, ids, context.sql), context);
+  const rows = await listShown(resource, ids, context);
   const objects = await view(resource, rows, context);
   if (isBulk) return { status, headers: {}, body: `{"list":[${objects.join(",")}]}` };
   const [row] = rows;

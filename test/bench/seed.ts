@@ -26,6 +26,7 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
   const userCount = size / 5;
   const modelCount = size / 10;
   const buildIndexes = await dropIndexes(sql);
+  await sql`select setseed(0.5)`; // the same rows in each run
   await sql`
     insert into users (name, email, password_hash, created_at)
     select 'user ' || n, 'user' || n || '@example.com', 'x', now() - n * interval '1 second'
@@ -43,7 +44,7 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
     insert into models (name, type, base_model, status, epochs, model_path, hash, public, tag_ids, user_id, created_at)
     select 'model ' || n, (array['lora', 'lora', 'ckp', 'hyper', 'ti'])[1 + n % 5],
       (array['SD1.5', 'SD1.5', 'SD2'])[1 + n % 3], (array['success', 'success', 'success', 'error'])[1 + n % 4], 100,
-      'model.safetensors', ${"b".repeat(64)}, random() < 0.6, array[1 + floor(${tagCount}::int * random() ^ 3)::int],
+      'model.safetensors', ${"b".repeat(64)}, n = 1 or random() < 0.6, array[1 + floor(${tagCount}::int * random() ^ 3)::int],
       1 + floor(${userCount}::int * random() ^ 4)::int, now() - n * interval '3 seconds'
     from generate_series(1, ${modelCount}::int) n
   `;
