@@ -15,7 +15,10 @@ import { openStorage, temporaryDirectory } from "../../src/storage/index.ts";
 
 export type BenchApp = ReturnType<typeof openBenchApp>;
 
-export function openBenchApp(databaseUrl: string, { onStatement }: Pick<ConnectOptions, "onStatement"> = {}) {
+export function openBenchApp(
+  databaseUrl: string,
+  { max = 8, onStatement }: Pick<ConnectOptions, "max" | "onStatement"> = {},
+) {
   const directory = mkdtempSync(join(tmpdir(), "atelier-bench-"));
   const config = readConfig({
     DATA_DIR: directory,
@@ -23,7 +26,7 @@ export function openBenchApp(databaseUrl: string, { onStatement }: Pick<ConnectO
     RATE_LIMIT_READS: "0",
     RATE_LIMIT_WRITES: "0",
   });
-  const sql = connect(databaseUrl, { max: 8, name: "atelier bench", onStatement });
+  const sql = connect(databaseUrl, { max, name: "atelier bench", onStatement });
   const secrets = createSecrets("a secret key of thirty-two letters");
   const storage = openStorage(config);
   const app = createApp({

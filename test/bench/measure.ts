@@ -5,16 +5,16 @@ export function median(values: number[]): number {
 }
 
 /**
- * Medians in ms of things done in turns, so that what else the machine does meets them all. The first turn, which plans
- * and warms, does not count.
+ * Medians in ms of things done in turns, so that what else the machine does meets them all. The first turns, which plan
+ * and warm, do not count.
  */
-export async function medians(turns: number, works: (() => PromiseLike<unknown>)[]): Promise<number[]> {
+export async function medians(turns: number, works: (() => PromiseLike<unknown>)[], warming = 1): Promise<number[]> {
   const times = works.map(() => [] as number[]);
-  for (let turn = 0; turn <= turns; turn += 1) {
+  for (let turn = 0; turn < warming + turns; turn += 1) {
     for (const [index, work] of works.entries()) {
       const started = performance.now();
       await work();
-      if (turn > 0) times[index]?.push(performance.now() - started);
+      if (turn >= warming) times[index]?.push(performance.now() - started);
     }
   }
   return times.map(median);
