@@ -10,7 +10,7 @@ import { matchEntries } from "../search/entries.ts";
 import type { Context, Resource } from "./define.ts";
 import { type Condition, commonValues, type ListQuery, tagIds, toCondition, toOrder } from "./listview.ts";
 
-/** Over so many hits of a search are not counted out. */
+/** A search counts its hits out up to here. */
 export const maxSearchTotal = 10_000;
 /** From this offset on, it pays to know the total first and to come from the nearer end. */
 export const deepOffset = 1_000;

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { type Compiled, compile, fill, run, runOnce } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
-import { maxId } from "./limits.ts";
+import { defaultPageSize, maxId } from "./limits.ts";
 import { parseListQuery, toOrder } from "./listview.ts";
 import {
   deepOffset,
@@ -225,13 +225,17 @@ function fromEnd({ query }: Plan, offset: number, total: number): Slice {
   return { offset: total - offset - limit, limit, reach: total - offset, isReversed: true };
 }
 
+/** Those whose first pages have statements of their own; connections keep them, so there may not be one for each size. */
+const usualSizes = [defaultPageSize, 50, 100];
+
 /**
  * The rows of a page, always in the order asked for: found by id, then fetched. In two statements, since the one for the
  * ids is planned anew for its limit, and planning the rows as well takes longer than a message more.
  */
 async function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
-  const { resource, context } = plan;
-  if (slice.offset === 0 && !slice.isReversed && !plan.isAdHoc) return readFirst(plan, slice.limit);
+  const { resource, query, context } = plan;
+  const isFirst = slice.offset === 0 && !slice.isReversed;
+  if (isFirst && !plan.isAdHoc && usualSizes.includes(query.pageSize)) return readFirst(plan, slice.limit);
   const found = await runPlanned<{ id: Id }>(plan, pageQuery(plan, slice));
   const ids = found.map(({ id }) => id);
   return listShown(resource, slice.isReversed ? ids.reverse() : ids, context);
