@@ -134,9 +134,10 @@ export async function readPage(resource: Resource, query: URLSearchParams, conte
   const parsed = parseListQuery(resource, query, context);
   const plan = await planList(resource, parsed, context);
   const offset = (parsed.page - 1) * parsed.pageSize;
-  const read = parsed.conditions.some(isSearch) ? readHits : offset < deepOffset ? readNear : readDeep;
+  const isSearched = parsed.conditions.some(isSearch);
+  const read = isSearched ? readHits : offset < deepOffset ? readNear : readDeep;
   const { rows, counted } = await read(plan, offset);
-  const isExact = read !== readHits || counted <= maxSearchTotal;
+  const isExact = !isSearched || counted <= maxSearchTotal;
   const total = isExact ? counted : maxSearchTotal;
   const head = {
     page: parsed.page,
@@ -315,17 +316,20 @@ export async function findShown(resource: Resource, id: number | string, context
   return row ?? null;
 }
 
+export function toArray(resource: Resource, ids: Id[], sql: Context["sql"]): Fragment {
+  return resource.id === "integer" ? sql`${ids as number[]}::int[]` : sql`${ids as string[]}::text[]`;
+}
+
 /** The objects of some ids, in the ids' order, as the viewer sees them; those that it may not see are left out. */
 export async function listShown(resource: Resource, ids: Id[], context: Context): Promise<Shown[]> {
   if (ids.length === 0) return [];
-  const { id } = resource;
   return ask<Shown[]>(
     resource,
     "objects",
     context,
     (inside, slot) => inside.sql`
       select ${selectShown(resource, inside)}
-      from unnest(${slot<string[]>("ids")}::${inside.sql.unsafe(id === "text" ? "text[]" : "int[]")}) with ordinality wanted (id, place)
+      from unnest(${toArray(resource, slot("ids"), inside.sql)}) with ordinality wanted (id, place)
       join ${inside.sql(resource.name)} t on t.id = wanted.id
       where ${resource.visible(inside)}
       order by wanted.place

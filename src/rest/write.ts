@@ -11,7 +11,7 @@ import type { Columns, Context, Input, Resource, Row } from "./define.ts";
 import { type Once, unkept } from "./idempotency.ts";
 import { type Draft, faultsAt, readBodies, readInput, throwFaults } from "./input.ts";
 import { all } from "./pipeline.ts";
-import { checkReader, etagOf, listShown, matchesRevision, notFound, view } from "./read.ts";
+import { checkReader, etagOf, listShown, matchesRevision, notFound, toArray, view } from "./read.ts";
 
 /** What a write is about. A bulk is answered by a list, without an ETag, even when it names one object. */
 export interface Target {
@@ -133,10 +133,6 @@ async function getRows(resource: Resource, ids: Target["ids"], context: Context,
     if (!row) throw notFound(resource, id);
     return row;
   });
-}
-
-function toArray(resource: Resource, ids: Target["ids"], sql: Sql) {
-  return resource.id === "integer" ? sql`${ids as number[]}::int[]` : sql`${ids as string[]}::text[]`;
 }
 
 /** One statement for all rows that get the same. */

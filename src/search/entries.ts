@@ -114,8 +114,8 @@ export async function reindex(sql: Sql, onProgress: (done: number) => void): Pro
 }
 
 /**
- * What a search finds, as a condition over the alias `e` of search_entries. Every set (a repeated parameter) must match; in a set one of
- * the alternatives (between commas) must; in an alternative every word.
+ * What a search finds, as a condition over the alias `e` of search_entries. Every set (a repeated parameter) must match;
+ * in a set one of the alternatives (between commas) must; in an alternative every word.
  */
 export function matchEntries(sql: Sql, resource: string, sets: string[][]): Fragment {
   const toWord = ({ grams, part }: ReturnType<typeof toWordQuery>): Fragment => {

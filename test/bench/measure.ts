@@ -4,11 +4,14 @@ export function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
+/** So often on each of two connections that PostgreSQL, which tries five plans first, has kept one. */
+const warming = 12;
+
 /**
  * Medians in ms of things done in turns, so that what else the machine does meets them all. The first turns, which plan
  * and warm, do not count.
  */
-export async function medians(turns: number, works: (() => PromiseLike<unknown>)[], warming = 1): Promise<number[]> {
+export async function medians(turns: number, works: (() => PromiseLike<unknown>)[]): Promise<number[]> {
   const times = works.map(() => [] as number[]);
   for (let turn = 0; turn < warming + turns; turn += 1) {
     for (const [index, work] of works.entries()) {
