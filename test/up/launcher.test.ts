@@ -15,7 +15,7 @@ function table(...commands: string[]) {
 
 const npx = "npm exec bun@1.4.5 run up";
 const wrapper = "sh -c 'bun' run up";
-const run = "/root/.npm/_npx/86/node_modules/bun/bin/bun.exe run up";
+const run = "/home/mei/.npm/_npx/86/node_modules/bun/bin/bun.exe run up";
 const script = "sh -c bun install --frozen-lockfile --silent && bun src/up.ts";
 const up = "bun src/up.ts";
 
