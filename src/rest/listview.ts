@@ -170,17 +170,23 @@ export function tagIds(names: Value[], { sql }: Context): Fragment {
   `;
 }
 
-/** The order as SQL: total, since the id breaks ties in the sort's own direction. */
+/** What orders a list, in one direction; total, since the id breaks ties. */
+export function orderOf({ sorts }: Resource, { sort, order }: Pick<ListQuery, "sort" | "order">, isReversed = false) {
+  const chosen = sort ? sorts[sort] : undefined;
+  const asked = order ?? chosen?.direction ?? "asc";
+  const turned = asked === "asc" ? "desc" : "asc";
+  return { columns: chosen ? [chosen.by, "id"] : ["id"], direction: isReversed ? turned : asked };
+}
+
+/** The order as SQL. */
 export function toOrder(
   resource: Resource,
-  { sort, order }: Pick<ListQuery, "sort" | "order">,
+  query: Pick<ListQuery, "sort" | "order">,
   { sql }: Context,
   isReversed = false,
 ): Fragment {
-  const chosen = sort ? resource.sorts[sort] : undefined;
-  const asked = order ?? chosen?.direction ?? "asc";
-  const direction = isReversed ? (asked === "asc" ? "desc" : "asc") : asked;
-  return sql.unsafe(chosen ? `t.${chosen.by} ${direction}, t.id ${direction}` : `t.id ${direction}`);
+  const { columns, direction } = orderOf(resource, query, isReversed);
+  return sql.unsafe(columns.map((column) => `t.${column} ${direction}`).join(", "));
 }
 
 /** The known name that is at most two edits away. */

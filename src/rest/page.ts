@@ -1,134 +1,27 @@
 /**
  * How a page is found at a cost that does not grow with the table. A viewer's rows lie in one or two ranges of an
  * ordered index: the public ones, and those private ones that the viewer may see. A page merges the heads of these
- * ranges by id alone and fetches the twenty rows afterwards; a total is read from counters (sql/0013_lists.sql), or, of
+ * ranges by id alone and fetches the twenty rows afterwards; a total is read from counters (sql/0160_blocks.sql), or, of
  * a combination of filters, counted in the narrowest filter's index, which holds the others' columns too
  * (sql/0080_combinations.sql). What no such index serves is left to PostgreSQL's planner.
  */
 import type { Fragment } from "postgres";
 import { matchEntries } from "../search/entries.ts";
-import type { Context, Resource } from "./define.ts";
-import { type Condition, commonValues, type ListQuery, tagIds, toCondition, toOrder } from "./listview.ts";
+import type { Context } from "./define.ts";
+import { type Condition, commonValues, tagIds, toCondition, toOrder } from "./listview.ts";
+import { isSearch, isTag, type Plan, type Scope, valuesOf } from "./plan.ts";
 
 /** A search counts its hits out up to here. */
 export const maxSearchTotal = 10_000;
-/** From this offset on, it pays to know the total first and to come from the nearer end. */
-export const deepOffset = 1_000;
 /** A union of more tags is made distinct rather than taken apart. */
 const maxApart = 8;
-
-/** One range of the ordered indexes: public rows (-1), all private rows (0), or one user's private rows (its id). */
-type Scope = number;
-
-/** How a list will be read. */
-export interface Plan {
-  resource: Resource;
-  query: ListQuery;
-  context: Context;
-  scopes: Scope[];
-  /** The filters beside `public`. */
-  conditions: Condition[];
-  /** Whether ranges of indexes serve it. */
-  isRanged: boolean;
-  /**
-   * A combination, of which there are too many to keep a plan for each: planned for its own values, since how rare they
-   * are decides what is read first.
-   */
-  isAdHoc: boolean;
-  /** Of a combination, the ids that each `tag` parameter asks for, the rarest first. */
-  tags: number[][];
-  /** Whether the rarest tag has fewer rows than any other filter. */
-  isLedByTag: boolean;
-}
-
-const isTag = ({ filter }: Condition) => filter.kind === "tag";
-export const isSearch = ({ filter }: Condition) => filter.kind === "search";
-
-/** Asks, for a combination, what its values are and how rare: the planner knows of values, not of look-ups. */
-export async function planList(resource: Resource, query: ListQuery, context: Context): Promise<Plan> {
-  const asked = planOf(resource, query, context);
-  if (!asked.isAdHoc) return asked;
-  const conditions = await Promise.all(query.conditions.map((condition) => withoutLookUp(condition, context)));
-  const plan = planOf(resource, { ...query, conditions }, context);
-  const sets = plan.conditions.filter(isTag).flatMap((condition) => condition.sets);
-  if (sets.length === 0) return plan;
-  const [tags, fewest] = await Promise.all([readTags(resource, sets as string[][], context), countNarrowest(plan)]);
-  return { ...plan, tags: tags.map(({ ids }) => ids), isLedByTag: (tags[0]?.rows ?? 0) <= fewest };
-}
-
-/** The references that this viewer may see in place of the look-up whether it may. */
-async function withoutLookUp(condition: Condition, context: Context): Promise<Condition> {
-  const { filter } = condition;
-  if (filter.kind !== "id" || !filter.visible) return condition;
-  const { sql } = context;
-  const seen = await sql<{ id: number }[]>`select id from (${valuesOf(condition, context)}) given (id)`;
-  return { filter: { ...filter, visible: undefined }, sets: [seen.map(({ id }) => id)] };
-}
-
-/** The plan of a query that is no combination. */
-export function planOf(resource: Resource, query: ListQuery, context: Context): Plan {
-  const isPublic = ({ filter }: Condition) => filter.kind === "boolean" && filter.column === "public";
-  const conditions = query.conditions.filter((condition) => !isPublic(condition));
-  const wanted = query.conditions.filter(isPublic).flatMap((condition) => condition.sets);
-  const isWanted = (value: boolean) => wanted.every((set) => set.includes(value));
-  const { viewer } = context;
-  const mine: Scope[] = viewer.admin ? [0] : viewer.id === null ? [] : [viewer.id];
-  const scopes = resource.lists?.isOwned ? [...(isWanted(true) ? [-1] : []), ...(isWanted(false) ? mine : [])] : [-1];
-  const [only] = conditions;
-  const isRanged =
-    resource.lists !== undefined &&
-    !conditions.some(isSearch) &&
-    (!only || conditions.some((condition) => isLeading(condition, resource)));
-  const isAdHoc =
-    conditions.length > 1 ||
-    (only !== undefined && (isTag(only) ? only.sets.flat().length > 1 || query.sort !== null : query.sort !== null));
-  return { resource, query, context, scopes, conditions, isRanged, isAdHoc, tags: [], isLedByTag: true };
-}
-
-/** Whether the filter's column leads an ordered index; others (an id, a task's few images) find few rows anyway. */
-function isLeading({ filter }: Condition, { lists }: Resource): boolean {
-  return filter.kind === "tag" || ("column" in filter && (lists?.counted.includes(filter.column) ?? false));
-}
-
-/** What each parameter asks for, the rarest first. A row with two of its tags counts twice. */
-async function readTags({ name }: Resource, sets: string[][], { sql }: Context) {
-  const known = await sql<{ name: string; id: number; rows: number }[]>`
-    select n as name, g.id, list_total(${name}, 'tag', array[g.id::text], array[-1, 0]) as rows
-    from unnest(${[...new Set(sets.flat())]}::text[]) n
-    join tags g on lower(g.name) = lower(n)
-  `;
-  return sets
-    .map((set) => {
-      const rows = new Map(known.filter((tag) => set.includes(tag.name)).map((tag) => [tag.id, tag.rows]));
-      return { ids: [...rows.keys()], rows: [...rows.values()].reduce((sum, one) => sum + one, 0) };
-    })
-    .sort((a, b) => a.rows - b.rows);
-}
-
-/** How many rows the most selective of the counted columns leaves. */
-async function countNarrowest({ resource, conditions, context: { sql } }: Plan): Promise<number> {
-  const counts = conditions
-    .filter((condition) => !isTag(condition) && isLeading(condition, resource))
-    .map(({ filter, sets }) => {
-      const column = "column" in filter ? filter.column : "";
-      return sql`list_total(${resource.name}, ${column}, ${commonValues(sets).map(String)}::text[], array[-1, 0])`;
-    });
-  if (counts.length === 0) return Number.POSITIVE_INFINITY;
-  const [row] = await sql<{ rows: number }[]>`
-    select least(${counts.reduce((all, one) => sql`${all}, ${one}`)}) as rows
-  `;
-  return row?.rows ?? 0;
-}
 
 /** A query for the exact number of rows, as one column `total`. */
 export function totalQuery(plan: Plan): Fragment {
   const { resource, context, scopes } = plan;
   const { sql } = context;
-  const counted = countedValues(plan);
-  if (counted) {
-    const { dim, values } = counted;
-    return sql`select list_total(${resource.name}, ${dim}, ${values}, ${scopesOf(plan)}) as total`;
-  }
+  const counted = countsFrom(plan, sql`list_total`);
+  if (counted) return sql`select total ${counted}`;
   if (isImpossible(plan)) return sql`select 0 as total`;
   if (plan.isRanged) {
     const counts = scopes.flatMap((scope) => countsOf(plan, scope));
@@ -148,12 +41,23 @@ function scopesOf({ scopes, context: { sql } }: Plan): Fragment {
   return sql`array[${list}]`;
 }
 
-/** Whether counters hold the total: it costs next to nothing. */
-export function isCounted(plan: Plan): boolean {
-  return countedValues(plan) !== null;
+/**
+ * `from` and the counters of a list, which are read by `list_total` or `list_blocks` (sql/0160_blocks.sql); null where
+ * rows could be counted twice, or are not counted by this column.
+ */
+export function countsFrom(plan: Plan, reader: Fragment): Fragment | null {
+  const { resource, context } = plan;
+  const { sql } = context;
+  const counted = countedValues(plan);
+  if (!counted) return null;
+  // The values apart: PostgreSQL puts no function into a statement whose arguments are queries.
+  return sql`
+    from (select ${counted.values} as values) asked
+    cross join lateral ${reader}(${resource.name}, ${counted.dim}, asked.values, ${scopesOf(plan)})
+  `;
 }
 
-/** The counters that hold the total, or null when rows could be counted twice, or are not counted by this column. */
+/** By which column and which of its values the rows are counted. */
 function countedValues({ resource, conditions, context, isRanged }: Plan): { dim: string; values: Fragment } | null {
   const { sql } = context;
   const [only, ...more] = conditions;
@@ -167,15 +71,6 @@ function countedValues({ resource, conditions, context, isRanged }: Plan): { dim
   }
   if (!("column" in filter) || !resource.lists?.counted.includes(filter.column)) return null;
   return { dim: filter.column, values: sql`array(select v::text from (${valuesOf(only, context)}) given (v))` };
-}
-
-/** The values asked for as a query with one column; references only to what the viewer may see. */
-function valuesOf({ filter, sets }: Condition, context: Context): Fragment {
-  const { sql } = context;
-  const values = commonValues(sets);
-  if (filter.kind !== "id") return sql`select unnest(${values as string[]}::text[])`;
-  const ids = sql`${values as number[]}::int[]`;
-  return filter.visible ? sql`${filter.visible(context)} and t.id = any (${ids})` : sql`select unnest(${ids})`;
 }
 
 /**
@@ -206,13 +101,17 @@ function sortKey({ resource, query, context: { sql } }: Plan): Fragment {
   return query.sort ? sql`, t.${sql.unsafe(resource.sorts[query.sort]?.by ?? "id")}` : sql``;
 }
 
+type Amount = number | Fragment;
+
 /** A part of a list, counted from its end when `isReversed`. */
 export interface Slice {
-  offset: number;
-  limit: number;
+  offset: Amount;
+  limit: Amount;
   /** `offset + limit`: how far each of the merged ranges may have to be read. */
-  reach: number;
+  reach: Amount;
   isReversed: boolean;
+  /** A condition on `t.id`, beyond which the slice is counted. */
+  bound?: Fragment;
 }
 
 /** A query for the ids of one page, in order; the order is turned when the slice is reversed. */
@@ -221,30 +120,39 @@ export function pageQuery(plan: Plan, slice: Slice): Fragment {
   const { sql } = context;
   const order = toOrder(resource, query, context, slice.isReversed);
   const page = sql`order by ${order} limit ${slice.limit} offset ${slice.offset}`;
+  const bound = slice.bound ? sql`and ${slice.bound}` : sql``;
   if (!plan.isRanged) return sql`select t.id from ${sql(resource.name)} t where ${whereOf(plan)} ${page}`;
   if (scopes.length === 0 || isImpossible(plan)) return sql`select null::int as id limit 0`;
   // The primary key has an admin's rows in one range.
   if (conditions.length === 0 && query.sort === null && scopes.length === 2 && scopes.includes(0)) {
-    return sql`select t.id from ${sql(resource.name)} t ${page}`;
+    return sql`select t.id from ${sql(resource.name)} t where true ${bound} ${page}`;
   }
-  const ranges = scopes.map((scope) => rangeOf(plan, scope));
+  const ranges = rangesOf(plan);
   const [first] = ranges;
-  if (first && !first.values && ranges.length === 1) return sql`${first.rows} ${page}`;
-  const head = sql`order by ${order} limit ${slice.reach}`;
-  const all = ranges
+  if (first && !first.values && ranges.length === 1) return sql`${first.rows} ${bound} ${page}`;
+  const merged = merge(ranges, sql`${bound} order by ${order} limit ${slice.reach}`, context);
+  // A row with two of the tags lies in two ranges.
+  const rows = first?.values && conditions.some(isTag) ? sql`select distinct t.id from (${merged}) t` : merged;
+  return sql`select t.id from (${rows}) t ${page}`;
+}
+
+/** The heads of ranges. @param head what is added to each range's query */
+export function merge(ranges: Range[], head: Fragment, { sql }: Context): Fragment {
+  return ranges
     .map(({ rows, values }) =>
       values
         ? sql`(select r.id from (${values}) given (value) cross join lateral (${rows} ${head}) r)`
         : sql`(${rows} ${head})`,
     )
     .reduce((merged, next) => sql`${merged} union all ${next}`);
-  // A row with two of the tags lies in two ranges.
-  const merged = first?.values && conditions.some(isTag) ? sql`select distinct t.id from (${all}) t` : all;
-  return sql`select t.id from (${merged}) t ${page}`;
 }
 
-/** Rows of one scope, or, with `values`, of one scope for each `given.value`. */
-interface Range {
+export function rangesOf(plan: Plan): Range[] {
+  return plan.scopes.map((scope) => rangeOf(plan, scope));
+}
+
+/** Rows of one scope, or, with `values`, of one scope for each `given.value`; conditions may be added to the query. */
+export interface Range {
   rows: Fragment;
   values?: Fragment;
 }

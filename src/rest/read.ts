@@ -3,22 +3,12 @@ import type { Fragment } from "postgres";
 import { z } from "zod";
 import { type Compiled, compile, fill, run, runOnce } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
+import { deepOffset, deepQuery } from "./deep.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { defaultPageSize, maxId } from "./limits.ts";
 import { parseListQuery, toOrder } from "./listview.ts";
-import {
-  deepOffset,
-  hitsQuery,
-  isCounted,
-  isSearch,
-  maxSearchTotal,
-  type Plan,
-  pageQuery,
-  planList,
-  planOf,
-  type Slice,
-  totalQuery,
-} from "./page.ts";
+import { hitsQuery, maxSearchTotal, pageQuery, totalQuery } from "./page.ts";
+import { isSearch, type Plan, planList, planOf } from "./plan.ts";
 
 /** @throws Problem "token-required" or "forbidden" when this viewer may not read the resource at all */
 export function checkReader(resource: Resource, context: Context): void {
@@ -179,67 +169,39 @@ async function readHits(plan: Plan, offset: number): Promise<Found> {
   const counted = found?.total ?? 0;
   if (counted <= maxSearchTotal) return { rows: await listShown(resource, found?.ids ?? [], context), counted };
   // One row more tells whether there is a next page.
-  const limit = query.pageSize + 1;
-  return { rows: await readRows(plan, { offset, limit, reach: offset + limit, isReversed: false }), counted };
+  return { rows: await readRows(plan, offset, query.pageSize + 1), counted };
 }
 
 /** A page near the start: its rows and the total, asked for at once. */
 async function readNear(plan: Plan, offset: number): Promise<Found> {
-  const [rows, counted] = await Promise.all([readRows(plan, fromStart(plan, offset)), count(plan)]);
+  const [rows, counted] = await Promise.all([readRows(plan, offset, plan.query.pageSize), count(plan)]);
   return { rows, counted };
 }
 
-/** A page far out: the total first, then from the nearer end. */
+/** A page far out: what its place depends on is found in one statement with it. */
 async function readDeep(plan: Plan, offset: number): Promise<Found> {
-  const { resource, context } = plan;
-  const { sql } = context;
-  const counted = await count(plan);
-  if (offset >= counted) return { rows: [], counted };
-  if (offset <= counted / 2) return { rows: await readRows(plan, fromStart(plan, offset)), counted };
-  // How far it is from the end depends on the total: they must be of one snapshot. Where the total costs little, the
-  // statement asks for it again rather than a transaction, whose round trips can take as long as the walk.
-  if (isCounted(plan)) {
-    const [found] = await runPlanned<{ ids: Id[] | null }>(
-      plan,
-      sql`
-        select case when (${totalQuery(plan)}) = ${counted} then (
-          select json_agg(p.id) from (${pageQuery(plan, fromEnd(plan, offset, counted))}) p
-        ) end as ids
-      `,
-    );
-    if (found?.ids) return { rows: await listShown(resource, found.ids.reverse(), context), counted };
-  }
-  const found = await sql.begin("isolation level repeatable read read only", async (tx) => {
-    const inside = { ...plan, context: { ...context, sql: tx as unknown as Context["sql"] } };
-    const now = await count(inside);
-    return { rows: offset < now ? await readRows(inside, fromEnd(plan, offset, now)) : [], counted: now };
-  });
-  return found as Found;
-}
-
-function fromStart({ query }: Plan, offset: number): Slice {
-  return { offset, limit: query.pageSize, reach: offset + query.pageSize, isReversed: false };
-}
-
-function fromEnd({ query }: Plan, offset: number, total: number): Slice {
-  const limit = Math.min(query.pageSize, total - offset);
-  return { offset: total - offset - limit, limit, reach: total - offset, isReversed: true };
+  const [found] = await runPlanned<{ total: number; is_reversed: boolean; ids: Id[] }>(plan, deepQuery(plan, offset));
+  const { total = 0, is_reversed = false, ids = [] } = found ?? {};
+  return { rows: await listShown(plan.resource, is_reversed ? ids.reverse() : ids, plan.context), counted: total };
 }
 
 /** Those whose first pages have statements of their own; connections keep them, so there may not be one for each size. */
 const usualSizes = [defaultPageSize, 50, 100];
 
 /**
- * The rows of a page, always in the order asked for: found by id, then fetched. In two statements, since the one for the
- * ids is planned anew for its limit, and planning the rows as well takes longer than a message more.
+ * The rows of a page near the start: found by id, then fetched. In two statements, since the one for the ids is planned
+ * anew for its limit, and planning the rows as well takes longer than a message more.
  */
-async function readRows(plan: Plan, slice: Slice): Promise<Shown[]> {
-  const { resource, query, context } = plan;
-  const isFirst = slice.offset === 0 && !slice.isReversed;
-  if (isFirst && !plan.isAdHoc && usualSizes.includes(query.pageSize)) return readFirst(plan, slice.limit);
+async function readRows(plan: Plan, offset: number, limit: number): Promise<Shown[]> {
+  const { resource, context } = plan;
+  if (offset === 0 && !plan.isAdHoc && usualSizes.includes(plan.query.pageSize)) return readFirst(plan, limit);
+  const slice = { offset, limit, reach: offset + limit, isReversed: false };
   const found = await runPlanned<{ id: Id }>(plan, pageQuery(plan, slice));
-  const ids = found.map(({ id }) => id);
-  return listShown(resource, slice.isReversed ? ids.reverse() : ids, context);
+  return listShown(
+    resource,
+    found.map(({ id }) => id),
+    context,
+  );
 }
 
 /**

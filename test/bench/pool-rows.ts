@@ -1,5 +1,6 @@
 /** Waiting tasks in great number, for the benchmarks of the pool. */
 import type { Sql } from "../../src/db/client.ts";
+import { tasks } from "../../src/resources/tasks.ts";
 
 /**
  * Row by row the triggers would take minutes: what they would write is written at once instead.
@@ -26,16 +27,7 @@ export async function insertWaiting(sql: Sql, insert: () => PromiseLike<unknown>
     on conflict (user_id, type) do update set waiting = excluded.waiting, since = excluded.since
   `;
   // What their lists are counted by.
-  await sql`
-    insert into list_counts (resource, dim, value, scope, n)
-    select 'tasks', d.dim, d.value, s.scope, count(*)
-    from tasks t
-    cross join lateral (values ('', ''), ('status', t.status)) d (dim, value)
-    cross join lateral (values (0), (t.user_id)) s (scope)
-    group by 1, 2, 3, 4
-    on conflict (resource, dim, value, scope) do update set n = excluded.n
-  `;
-  await sql`delete from list_count_changes where resource = 'tasks' and dim in ('', 'status')`;
+  await sql`call count_lists('tasks', ${tasks.lists?.counted ?? []})`;
   await sql`vacuum analyze tasks, queues, shares`;
 }
 

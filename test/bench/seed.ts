@@ -17,7 +17,7 @@ export const searchWords = { latin: "zebrafinch", chinese: "布穀鳥", characte
 const tagCount = 200;
 const batch = 100_000;
 /** What the rows below are written to, directly or by triggers. */
-const written = ["users", "models", "model_tags", "images", "image_tags", "search_entries", "list_counts"];
+const written = ["users", "models", "model_tags", "images", "image_tags", "search_entries", "block_counts"];
 
 /** @param size images, at least 10,000 */
 export async function seed(sql: Sql, size: number, log: (line: string) => void): Promise<void> {
@@ -70,7 +70,7 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
   }
   say("images");
   for (const resource of [models, images]) await post(sql, resource);
-  for (const resource of [users, models, images]) await count(sql, resource);
+  for (const { name, lists } of [users, models, images]) await sql`call count_lists(${name}, ${lists?.counted ?? []})`;
   say("tags and totals");
   for (const { name } of [models, images]) await fold(sql, name, searchedColumns[name] ?? []);
   say("words");
@@ -112,28 +112,6 @@ async function post(sql: Sql, { name, lists }: Resource): Promise<void> {
     from ${sql(name)}, unnest(tag_ids) tag_id
     order by tag_id, public, id
   `;
-}
-
-/** As sql/0013_lists.sql counts. */
-async function count(sql: Sql, { name, lists }: Resource): Promise<void> {
-  const dims = [
-    { dim: "", value: sql`''`, from: sql`` },
-    ...(lists?.counted ?? []).map((column) => ({ dim: column, value: sql`t.${sql(column)}::text`, from: sql`` })),
-    ...(lists?.tags ? [{ dim: "tag", value: sql`tag_id::text`, from: sql`, unnest(t.tag_ids) tag_id` }] : []),
-  ];
-  for (const { dim, value, from } of dims) {
-    await sql`
-      insert into list_counts
-      select ${name}, ${dim}, ${value}, s.scope, count(*)
-      from ${sql(name)} t ${from}
-      cross join lateral (
-        ${lists?.isOwned ? sql`values (case when t.public then -1 else 0 end), (case when not t.public then t.user_id end)` : sql`values (-1)`}
-      ) s (scope)
-      where s.scope is not null
-        and ${value} is not null
-      group by 3, 4
-    `;
-  }
 }
 
 async function fold(sql: Sql, resource: string, columns: string[]): Promise<void> {
