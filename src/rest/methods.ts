@@ -1,17 +1,17 @@
 /** Judges a request's method before anything else about it, from the app's own table of routes. */
-import type { Hono, MiddlewareHandler } from "hono";
+import type { Context, Hono } from "hono";
 import { Problem } from "../problems.ts";
 import type { Env } from "./http.ts";
 
 /**
- * Refuses methods that no route of a known path takes, with `Allow`; unknown paths pass, to become a 404. Reads the
- * routes at the first request, so that it may be mounted before them.
+ * Makes what refuses methods that no route of a known path takes, with `Allow`; unknown paths pass, to become a 404.
+ * The routes are read at the first request, so that it may be made before them.
  *
  * @throws Problem "method-not-allowed"
  */
-export function checkMethod(app: Hono<Env>): MiddlewareHandler<Env> {
+export function createMethodCheck(app: Hono<Env>): (c: Context<Env>) => void {
   let table: Map<string, { pattern: RegExp; methods: string[] }[]> | null = null;
-  return async (c, next) => {
+  return (c) => {
     table ??= Map.groupBy(readRoutes(app), ({ path }) => branchOf(path));
     const branch = table.get(branchOf(c.req.path)) ?? [];
     const methods = branch.flatMap(({ pattern, methods }) => (pattern.test(c.req.path) ? methods : []));
@@ -20,14 +20,14 @@ export function checkMethod(app: Hono<Env>): MiddlewareHandler<Env> {
       const allow = methods.join(", ");
       throw new Problem("method-not-allowed", { detail: `Allowed: ${allow}`, headers: { Allow: allow } });
     }
-    await next();
   };
 }
 
 /** What a path is about: few routes share it, so few patterns are tried. */
 function branchOf(path: string): string {
-  const [, first = "", second = ""] = path.split("/", 3);
-  return first === "api" ? second : first;
+  const start = path.startsWith("/api/") ? "/api/".length : 1;
+  const end = path.indexOf("/", start);
+  return path.slice(start, end < 0 ? undefined : end);
 }
 
 /** Middleware is registered for every method and says nothing about what a path takes. */

@@ -1,5 +1,5 @@
 /** Which browser pages may use the API: same origin, and those that ALLOWED_ORIGINS names. */
-import type { MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import { Problem } from "../problems.ts";
 
 const exposed = [
@@ -39,11 +39,8 @@ export function allowOrigins(allowed: string[], publicUrl: string): MiddlewareHa
 }
 
 /** Refuses pages of foreign origins, whatever token they hold. @throws Problem "origin-forbidden" */
-export function refuseForeignOrigins(allowed: string[], publicUrl: string): MiddlewareHandler {
-  return (c, next) => {
-    if (!isAllowedOrigin(c.req.header("origin") ?? null, c.req.url, allowed, publicUrl)) {
-      throw new Problem("origin-forbidden");
-    }
-    return next();
-  };
+export function refuseForeignOrigins(c: Context, allowed: string[], publicUrl: string): void {
+  if (!isAllowedOrigin(c.req.header("origin") ?? null, c.req.url, allowed, publicUrl)) {
+    throw new Problem("origin-forbidden");
+  }
 }
