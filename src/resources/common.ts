@@ -146,7 +146,8 @@ export function previewField(isOf: (sql: Sql) => Fragment) {
 /** Pictures made with the model that a task trains, for whoever sees the task: signed URLs, in the order of steps. */
 export const samplesField = {
   schema: z.array(z.object({ step: z.int(), url: z.string() })),
-  live: true,
+  // Those that are there have signed URLs; more come while it runs.
+  live: ({ status }) => status === "running",
   select: ({ sql, links }: Context) => sql`
     coalesce((
       select json_agg(json_build_object(

@@ -47,8 +47,11 @@ export interface Field {
   select?: (context: Context) => Fragment;
   /** Shapes the value that was selected; the row may hold what `prepare` added. */
   shape?: (value: unknown, row: Row, context: Context) => unknown;
-  /** Changes without a new version: kept out of ETags. */
-  live?: boolean;
+  /**
+   * Changes without a new version: kept out of ETags. Without a value it stands still, since it gets one by a change of
+   * the row; else a function tells of an object as it is shown whether it may move.
+   */
+  live?: true | ((object: Record<string, unknown>) => boolean);
 }
 
 export type Filter =

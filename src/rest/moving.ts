@@ -1,22 +1,22 @@
 /** What an object shows that changes without a version: live fields that have a value, and signed URLs. */
 import type { Resource } from "./define.ts";
 
-const liveFields = new WeakMap<Resource, string[]>();
+type Judge = (object: Record<string, unknown>) => boolean;
+const judges = new WeakMap<Resource, Judge[]>();
 
-/**
- * A live field without a value gets one by a change of the row, which is announced.
- *
- * @param text the object as JSON
- */
+/** @param text the object as JSON */
 export function isMoving(resource: Resource, text: string): boolean {
-  let fields = liveFields.get(resource);
-  if (!fields) {
-    fields = Object.entries(resource.fields).flatMap(([name, field]) => (field.live ? [name] : []));
-    liveFields.set(resource, fields);
+  let known = judges.get(resource);
+  if (!known) {
+    known = Object.entries(resource.fields).flatMap(([name, { live }]): Judge[] => {
+      if (!live) return [];
+      return [live === true ? (object) => object[name] != null : live];
+    });
+    judges.set(resource, known);
   }
-  if (fields.length === 0) return false;
-  const data = JSON.parse(text);
-  return fields.some((name) => data[name] != null);
+  if (known.length === 0) return false;
+  const object = JSON.parse(text);
+  return known.some((judge) => judge(object));
 }
 
 /** Whether it shows a URL that ends to work. */

@@ -36,6 +36,27 @@ test("an answer with signed URLs or a place in the queue is given in full and is
   }
 });
 
+test("a task that waits for nothing and has ended is not given again, and one that runs is: samples come without a version", async () => {
+  const { token } = await app.signUp();
+  const { id } = await app.make("tasks", token, { type: "infer", prompt: "a lake" });
+  for (const [state, status] of [
+    ["ready", 304],
+    ["running", 200],
+    ["success", 304],
+  ]) {
+    await app.sql`
+      update tasks set status = ${state as string}, finished_at = case when ${state === "success"} then now() end
+      where id = ${id}
+    `;
+    const { headers } = await app.call("GET", `/api/tasks/${id}`, { token });
+    const again = { "If-None-Match": headers.get("etag") as string };
+    expect([state, (await app.call("GET", `/api/tasks/${id}`, { token, headers: again })).status]).toEqual([
+      state,
+      status,
+    ]);
+  }
+});
+
 test.each([
   { header: (etag: string) => etag, status: 304 },
   { header: (etag: string) => `W/${etag}`, status: 304 },
