@@ -241,7 +241,7 @@ export const tasks = defineResource({
     // Filled in below.
     queue_position: {
       schema: z.int().positive().nullable().meta({ description: "Tasks that have their turn first, and itself" }),
-      live: true,
+      live: ({ status }) => status === "waiting",
       select: ({ sql }) => sql`null::int`,
     },
     eta: {
@@ -249,7 +249,7 @@ export const tasks = defineResource({
         .object({ p50: z.iso.datetime(), p90: z.iso.datetime() })
         .nullable()
         .meta({ description: "When it is expected to end: half of such tasks do by p50, nine of ten by p90" }),
-      live: true,
+      live: ({ status }) => status === "waiting" || status === "running",
       select: ({ sql }) => sql`null::jsonb`,
     },
     user_id: { schema: reference },
