@@ -32,7 +32,6 @@ beforeAll(async () => {
     await sql`alter table images alter column id restart with ${sql.unsafe(String(start))}`;
     await addImages(rows / 3, users);
   }
-  await sql`update images set created_at = created_at + interval '1 day' where not public`;
   await sql`select fold_counts()`;
   await sql`analyze`;
 }, 60_000);
@@ -40,10 +39,11 @@ beforeAll(async () => {
 async function addImages(count: number, users: number[]): Promise<void> {
   await sql`
     insert into images (name, width, height, prompt, num_inference_steps, guidance_scale, scheduler, seed, base_model,
-      status, public, tag_ids, user_id, model_id)
+      status, public, tag_ids, user_id, model_id, created_at)
     select 'image ' || n % 2000, 64, 64, 'p', 20, 7, (array['DDIM', 'K_EULER', 'PNDM'])[1 + n % 3], n,
       (array['SD1.5', 'SD2'])[1 + n % 2], case when n % 100 = 0 then 'running' else 'error' end, n % 5 < 3,
-      array[1 + n % 50, 1 + (n + 7) % 50, 51 + n % 3], (${users}::int[])[1 + n % ${users.length}::int], 1 + n % 100
+      array[1 + n % 50, 1 + (n + 7) % 50, 51 + n % 3], (${users}::int[])[1 + n % ${users.length}::int], 1 + n % 100,
+      now() + case when n % 5 < 3 then interval '0' else interval '1 day' end
     from generate_series(1, ${count}::int) n
   `;
 }
@@ -162,7 +162,7 @@ describe("a page far out is the one that sorting all rows finds", () => {
     const pageSize = 50;
     const last = Math.ceil(all.length / pageSize);
     expect(last).toBeGreaterThan(1_000 / pageSize);
-    const pages = [1_000 / pageSize + 1, Math.floor(last / 2), Math.ceil(last * 0.7), last - 1, last, last + 1];
+    const pages = [1_000 / pageSize + 1, Math.ceil(last * 0.6), last, last + 1];
     for (const page of pages) {
       const asked = query.replace("OWNER", String(owner.id));
       const { body } = await app.call("GET", `/api/images?${asked}&page=${page}&pageSize=${pageSize}`, {
