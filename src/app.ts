@@ -100,7 +100,7 @@ export function createApp(deps: Deps) {
   });
 
   const metrics = createMetrics(() => readStats(deps.sql, outlook));
-  // Few and large: each middleware costs a request as much as a look-up in a table of routes.
+  // Few and large: every request pays for each middleware, whatever that does.
   app.use(async (c, next) => {
     const started = performance.now();
     const requestId = randomUUID();

@@ -31,7 +31,7 @@ interface SessionRow {
   is_stale: boolean;
 }
 
-/** The users of sessions that still stand. As text: composing it took every request longer than its answer. */
+/** The users of sessions that still stand. As text, since every request asks: fragments are composed anew each time. */
 const sessionsBy = (condition: string) => `
   select u.id, u.admin, s.id as session_id, s.expires_at < now() + interval '30 days' - interval '1 hour' as is_stale
   from sessions s

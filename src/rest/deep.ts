@@ -50,10 +50,10 @@ function placeByTotal(plan: Plan, offset: number): Fragment {
     total as materialized (
       ${totalQuery(plan)}
     ), place as materialized (
-      select total, size, rest - size < ${offset}::int as is_reversed, least(${offset}::int, rest - size) as skip
+      select total, size, rest - size < ${offset}::bigint as is_reversed, least(${offset}::bigint, rest - size) as skip
       from total
-      cross join lateral (select greatest(total - ${offset}::int, 0) as rest) r
-      cross join lateral (select least(rest, ${query.pageSize}::int) as size) s
+      cross join lateral (select greatest(total - ${offset}::bigint, 0) as rest) r
+      cross join lateral (select least(rest, ${query.pageSize}::bigint) as size) s
     )
   `;
 }
@@ -77,15 +77,15 @@ function placeByBlock({ resource, context, query }: Plan, counts: Fragment, offs
         case when back < ahead then end_id else start_id end as bound
       from (select coalesce(max(up_to), 0) as total from blocks) t
       cross join lateral (
-        select greatest(least(${query.pageSize}::int, total - ${offset}::int), 0) as size
+        select greatest(least(${query.pageSize}::bigint, total - ${offset}::bigint), 0) as size
       ) s
       left join lateral (
-        select start_id, ${offset}::int - before as ahead from blocks where ${offset}::int >= before and ${offset}::int < up_to
+        select start_id, ${offset}::bigint - before as ahead from blocks where ${offset}::bigint >= before and ${offset}::bigint < up_to
       ) f on true
       left join lateral (
-        select end_id, up_to - ${offset}::int - size as back
+        select end_id, up_to - ${offset}::bigint - size as back
         from blocks
-        where ${offset}::int + size > before and ${offset}::int + size <= up_to
+        where ${offset}::bigint + size > before and ${offset}::bigint + size <= up_to
       ) l on true
     )
   `;

@@ -80,8 +80,8 @@ export async function seed(sql: Sql, size: number, log: (line: string) => void):
 }
 
 /**
- * Leaves the rows to be written in bulk: without the indexes, and without the triggers, whose work `post`, `count` and
- * `fold` do for all rows at once.
+ * Leaves the rows to be written in bulk: without the indexes, and without the triggers, whose work `post`,
+ * `count_lists` and `fold` do for all rows at once.
  * @returns what builds the indexes again, and turns the triggers on
  */
 async function dropIndexes(sql: Sql): Promise<() => Promise<void>> {
