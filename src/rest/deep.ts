@@ -5,7 +5,7 @@
  */
 import type { Fragment } from "postgres";
 import { orderOf, toOrder } from "./listview.ts";
-import { countsFrom, merge, pageQuery, rangesOf, type Slice, totalQuery } from "./page.ts";
+import { countsFrom, merge, pageQuery, rangesOf, reachOf, type Slice, totalQuery } from "./page.ts";
 import type { Plan } from "./plan.ts";
 
 /** From this offset on, it pays. */
@@ -25,7 +25,6 @@ export function deepQuery(plan: Plan, offset: number): Fragment {
     const slice: Slice = {
       offset: sql`(select skip from place)`,
       limit: sql`(select size from place)`,
-      reach: sql`(select skip + size from place)`,
       isReversed,
       bound: counts ? sql`t.id ${isDescending ? sql`<=` : sql`>=`} (select bound from place)` : undefined,
     };
@@ -104,7 +103,7 @@ function leapQuery(plan: Plan, slice: Slice): Fragment {
   const key = (alias: string) => sql.unsafe(columns.map((column) => `${alias}.${column}`).join(", "));
   const [before, onward] = direction === "desc" ? [sql`>`, sql`<=`] : [sql`<`, sql`>=`];
   const ranges = rangesOf(plan);
-  const [first, second] = ranges.map(({ rows }) => rows);
+  const [first = sql``, second = sql``] = ranges.map(({ rows }) => rows);
   const passed = sql`(select passed from start)`;
   return sql`
     with share as materialized (
@@ -112,9 +111,9 @@ function leapQuery(plan: Plan, slice: Slice): Fragment {
       from place, (${totalQuery({ ...plan, scopes: scopes.slice(0, 1) })}) of_first
       where place.total > 0
     ), leapt as materialized (
-      select p.*, leap + (select count(*) from (${second ?? sql``} and (${key("t")}) ${before} (${key("p")})) t) as passed
+      select p.*, leap + (select count(*) from (${second} and (${key("t")}) ${before} (${key("p")})) t) as passed
       from share
-      cross join lateral (${first ?? sql``} order by ${order} limit 1 offset leap) p
+      cross join lateral (${first} order by ${order} limit 1 offset leap) p
     ), start as materialized (
       (select * from leapt where passed <= ${slice.offset})
       union all
@@ -126,7 +125,7 @@ function leapQuery(plan: Plan, slice: Slice): Fragment {
       ranges,
       sql`
         and (${key("t")}) ${onward} (select ${key("start")} from start)
-        order by ${order} limit ${slice.reach} - ${passed}
+        order by ${order} limit ${reachOf(slice, context)} - ${passed}
       `,
       context,
     )}) t

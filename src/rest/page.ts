@@ -8,7 +8,7 @@
 import type { Fragment } from "postgres";
 import { matchEntries } from "../search/entries.ts";
 import type { Context } from "./define.ts";
-import { type Condition, commonValues, tagIds, toCondition, toOrder } from "./listview.ts";
+import { type Condition, commonValues, orderOf, tagIds, toCondition, toOrder } from "./listview.ts";
 import { isSearch, isTag, type Plan, type Scope, valuesOf } from "./plan.ts";
 
 /** A search counts its hits out up to here. */
@@ -92,13 +92,17 @@ export function hitsQuery(plan: Plan): Fragment {
         ) t
         where ${scopes.reduce((any, scope) => sql`${any} or ${withinOf(plan, scope)}`, sql`false`)}
       `
-    : sql`select t.id${sortKey(plan)} from ${sql(resource.name)} t where ${whereOf(plan)}`;
+    : sql`select ${orderColumns(plan)} from ${sql(resource.name)} t where ${whereOf(plan)}`;
   return sql`${hits} limit ${maxSearchTotal + 1}`;
 }
 
-/** The column of the order asked for, to be selected beside the id. */
-function sortKey({ resource, query, context: { sql } }: Plan): Fragment {
-  return query.sort ? sql`, t.${sql.unsafe(resource.sorts[query.sort]?.by ?? "id")}` : sql``;
+/** The columns of the order asked for, the id among them, to be selected. */
+function orderColumns({ resource, query, context: { sql } }: Plan): Fragment {
+  return sql.unsafe(
+    orderOf(resource, query)
+      .columns.map((column) => `t.${column}`)
+      .join(", "),
+  );
 }
 
 type Amount = number | Fragment;
@@ -107,8 +111,6 @@ type Amount = number | Fragment;
 export interface Slice {
   offset: Amount;
   limit: Amount;
-  /** `offset + limit`: how far each of the merged ranges may have to be read. */
-  reach: Amount;
   isReversed: boolean;
   /** A condition on `t.id`, beyond which the slice is counted. */
   bound?: Fragment;
@@ -130,10 +132,16 @@ export function pageQuery(plan: Plan, slice: Slice): Fragment {
   const ranges = rangesOf(plan);
   const [first] = ranges;
   if (first && !first.values && ranges.length === 1) return sql`${first.rows} ${bound} ${page}`;
-  const merged = merge(ranges, sql`${bound} order by ${order} limit ${slice.reach}`, context);
+  const reach = reachOf(slice, context);
+  const merged = merge(ranges, sql`${bound} order by ${order} limit ${reach}`, context);
   // A row with two of the tags lies in two ranges.
   const rows = first?.values && conditions.some(isTag) ? sql`select distinct t.id from (${merged}) t` : merged;
   return sql`select t.id from (${rows}) t ${page}`;
+}
+
+/** How far each of merged ranges may have to be read. */
+export function reachOf({ offset, limit }: Slice, { sql }: Context): Fragment {
+  return sql`${offset}::bigint + ${limit}::bigint`;
 }
 
 /** The heads of ranges. @param head what is added to each range's query */
@@ -160,9 +168,9 @@ export interface Range {
 function rangeOf(plan: Plan, scope: Scope): Range {
   const { resource, query, context, conditions, tags } = plan;
   const { sql } = context;
-  const key = sortKey(plan);
+  const columns = orderColumns(plan);
   const select = (condition: Fragment, from: Fragment = sql`${sql(resource.name)}`) =>
-    sql`select t.id${key} from ${from} t where ${withinOf(plan, scope)} and ${condition}`;
+    sql`select ${columns} from ${from} t where ${withinOf(plan, scope)} and ${condition}`;
   const [only, ...more] = conditions;
   if (query.sort === null && conditions.some(isTag) && plan.isLedByTag) {
     const [rarest = [], ...others] = tags;

@@ -72,7 +72,7 @@ export function planOf(resource: Resource, query: ListQuery, context: Context): 
 }
 
 /** Whether the filter's column leads an ordered index; others (an id, a task's few images) find few rows anyway. */
-export function isLeading({ filter }: Condition, { lists }: Resource): boolean {
+function isLeading({ filter }: Condition, { lists }: Resource): boolean {
   return filter.kind === "tag" || ("column" in filter && (lists?.counted.includes(filter.column) ?? false));
 }
 

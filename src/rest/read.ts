@@ -195,8 +195,7 @@ const usualSizes = [defaultPageSize, 50, 100];
 async function readRows(plan: Plan, offset: number, limit: number): Promise<Shown[]> {
   const { resource, context } = plan;
   if (offset === 0 && !plan.isAdHoc && usualSizes.includes(plan.query.pageSize)) return readFirst(plan, limit);
-  const slice = { offset, limit, reach: offset + limit, isReversed: false };
-  const found = await runPlanned<{ id: Id }>(plan, pageQuery(plan, slice));
+  const found = await runPlanned<{ id: Id }>(plan, pageQuery(plan, { offset, limit, isReversed: false }));
   return listShown(
     resource,
     found.map(({ id }) => id),
@@ -212,8 +211,7 @@ function readFirst(plan: Plan, limit: number): Promise<Shown[]> {
   const { resource, query, context } = plan;
   const compose = (inside: Plan) => {
     const { sql } = inside.context;
-    const written = (value: number) => sql.unsafe(String(value)) as unknown as number;
-    const slice = { offset: written(0), limit: written(limit), reach: written(limit), isReversed: false };
+    const slice = { offset: sql`0`, limit: sql.unsafe(String(limit)), isReversed: false };
     return sql<Shown[]>`
       with page as materialized (${pageQuery(inside, slice)})
       select ${selectShown(resource, inside.context)}
