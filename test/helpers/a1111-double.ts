@@ -73,6 +73,7 @@ export class A1111Double {
   private textinfo: string | null = null;
   private previewId = 0;
   private generation = 0;
+  private begun = 0;
   private isForeignDone = false;
   private wakers: (() => void)[] = [];
   private server: Server<undefined>;
@@ -373,7 +374,8 @@ export class A1111Double {
     this.waiting.shift();
     this.running = job;
     this.current = id;
-    this.state = { ...idle(), job: "scripts_txt2img", job_count: 1, sampling_steps: body.steps };
+    this.begin({ job: "scripts_txt2img", job_count: 1, sampling_steps: body.steps });
+    const { job_timestamp } = this.state;
     this.previewId = 0;
     const settings = (body.override_settings ?? {}) as Body;
     // Unknown: dropped without a word.
@@ -394,7 +396,7 @@ export class A1111Double {
       this.current = null;
       this.finished = [...this.finished, id].slice(-16);
     }
-    this.state = { ...idle(), interrupted: this.state.interrupted };
+    this.end();
     this.changed();
     const { failure } = this;
     this.failure = null;
@@ -408,11 +410,23 @@ export class A1111Double {
       sd_model_name: basename(this.loaded.split(" ")[0] ?? "", extname(this.loaded.split(" ")[0] ?? "")),
       sd_model_hash: this.loaded.match(/\[(\w+)\]/)?.[1] ?? null,
       index_of_first_image: 0,
+      job_timestamp,
       extra_generation_params:
         used.length > 0 ? { "Lora hashes": used.map((name) => `${name}: 0123456789ab`).join(", ") } : {},
       infotexts: [`${prompt}\nSteps: ${body.steps}, Sampler: ${sampler}`],
     };
     return Response.json({ images: [this.picture], parameters: {}, info: JSON.stringify(info) });
+  }
+
+  private begin(state: Partial<ReturnType<typeof idle>>): void {
+    this.begun += 1;
+    // Its second, as if pictures took that long.
+    this.state = { ...idle(), job_timestamp: String(20261125000000 + this.begun), ...state };
+  }
+
+  private end(): void {
+    const { interrupted, job_timestamp } = this.state;
+    this.state = { ...idle(), interrupted, job_timestamp };
   }
 
   private create(kind: "embeddings" | "hypernetworks", body: Body): Response {
@@ -448,7 +462,7 @@ export class A1111Double {
     const job = { id: name, isTraining: true };
     const { generation } = this;
     this.trainings.add(job);
-    this.state = { ...idle(), job: "train-embedding", job_count: steps };
+    this.begin({ job: "train-embedding", job_count: steps });
     this.textinfo = `Preparing dataset from ${dataRoot}...`;
     const log = join(String(body.log_directory), "2026-11-25", name);
     const saved = join(log, kind);
@@ -472,7 +486,7 @@ export class A1111Double {
     const path = this.modelPath(kind, name);
     if (this.trainingError === "None") writeFileSync(path, `trained ${name}`);
     else rmSync(join(dirname(saved), kind), { recursive: true, force: true });
-    this.state = { ...idle(), interrupted: this.state.interrupted };
+    this.end();
     this.changed();
     return Response.json({ info: `train embedding complete: filename: ${path} error: ${this.trainingError}` });
   }

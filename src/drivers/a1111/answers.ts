@@ -12,7 +12,10 @@ export const progress = z.looseObject({
     /** 0 when idle, -1 while a job is being prepared; images to make, or steps of a training. */
     job_count: z.number(),
     job_no: z.number(),
+    /** Stays up after the job's end, until the next one begins. */
     interrupted: z.boolean().nullish(),
+    /** When the latest job began, to the second; the answer of a picture's job repeats its own. */
+    job_timestamp: z.string().nullish(),
   }),
   /** HTML; of a training the loss, the step and the last files. */
   textinfo: z.string().nullish(),
@@ -76,6 +79,7 @@ export const generationInfo = z.looseObject({
   index_of_first_image: z.number().nullish(),
   extra_generation_params: z.record(z.string(), z.unknown()).nullish(),
   infotexts: z.array(z.string()).nullish(),
+  job_timestamp: z.string().nullish(),
 });
 export type GenerationInfo = z.infer<typeof generationInfo>;
 

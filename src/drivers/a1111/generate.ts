@@ -105,10 +105,9 @@ export async function generate(client: HttpClient, request: GenerationRequest, r
     // A proxy that lost patience says nothing about the run behind it.
     if (answer.status === 429 || (answer.status >= 502 && answer.status <= 504)) return { is: "cut" };
     if (answer.status !== 200) return { is: "failed", error: refusedRequest(answer.status, answer.text) };
-    // The flag stays up until the next job begins.
-    const now = await getProgress(client, AbortSignal.timeout(5_000)).catch(() => null);
-    if (now?.state.interrupted) return { is: "canceled" };
-    const artifact = readAnswer(answer.text, expected);
+    const { images, info } = parseAnswer(answer.text);
+    if (await isInterrupted(client, info)) return { is: "canceled" };
+    const artifact = readPicture(images, info, expected);
     if (expected.embedding && (await isSkipped(client, expected.embedding))) {
       const error = new EngineError(
         "model-missing",
@@ -121,6 +120,14 @@ export async function generate(client: HttpClient, request: GenerationRequest, r
     if (error instanceof EngineError && error.errorClass !== "unreachable") return { is: "failed", error };
     return { is: "cut" };
   }
+}
+
+/** Whether somebody ended the run early: what came back then is half a picture, and not marked as one. */
+async function isInterrupted(client: HttpClient, info: GenerationInfo): Promise<boolean> {
+  const { state } = (await getProgress(client, AbortSignal.timeout(5_000)).catch(() => null)) ?? {};
+  // The next job may have begun, or even ended, before we asked: the flag is that one's then.
+  const isAnothers = info.job_timestamp && state?.job_timestamp && info.job_timestamp !== state.job_timestamp;
+  return state?.interrupted === true && !isAnothers;
 }
 
 /** Embeddings of another width than the checkpoint's are left out in silence. */
@@ -141,14 +148,18 @@ async function readAtMost(response: Response): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** @throws EngineError when it is no picture, or not the one that was asked for */
-function readAnswer(text: string, expected: GenerationRequest["expected"]): Artifact {
+function parseAnswer(text: string): { images: string[]; info: GenerationInfo } {
   const answer = generated.safeParse(parseJson(text));
   const info = answer.success ? generationInfo.safeParse(parseJson(answer.data.info)) : null;
   if (!answer.success || !info?.success) throw new EngineError("engine-failed", "The engine's answer makes no sense");
-  const substituted = findSubstitution(info.data, expected);
+  return { images: answer.data.images, info: info.data };
+}
+
+/** @throws EngineError when there is no picture, or not the one that was asked for */
+function readPicture(images: string[], info: GenerationInfo, expected: GenerationRequest["expected"]): Artifact {
+  const substituted = findSubstitution(info, expected);
   if (substituted) throw substituted;
-  const data = answer.data.images[info.data.index_of_first_image ?? 0]?.replace(/^data:[^,]*,/, "");
+  const data = images[info.index_of_first_image ?? 0]?.replace(/^data:[^,]*,/, "");
   if (!data) throw new EngineError("engine-failed", "The engine reports success, but there is no picture");
   return { role: "image", contentType: contentTypeOf(data), locator: { data } };
 }

@@ -151,6 +151,22 @@ test("what somebody else interrupts is not taken for a whole picture", async () 
   expect(typesOf(await follow(driver, engine.target, handle)).at(-1)).toBe("canceled");
 });
 
+test("a whole picture counts, though the run behind it was interrupted before anybody asked", async () => {
+  open();
+  const first = await begin();
+  const second = await begin();
+  await driver.cancel(engine.target, second, signal);
+  engine.intercept = async (_body, { pathname }) => {
+    if (pathname !== "/sdapi/v1/progress" || engine.isRunning(first.runId)) return undefined;
+    await engine.until(() => !engine.isWaiting(second.runId) && !engine.isRunning(second.runId));
+    await fetch(`http://127.0.0.1:${engine.target.port}/sdapi/v1/interrupt`, { method: "POST" });
+    return undefined;
+  };
+  engine.release();
+  expect(typesOf(await follow(driver, engine.target, first)).at(-1)).toBe("finished");
+  expect(typesOf(await follow(driver, engine.target, second)).at(-1)).toBe("canceled");
+});
+
 test("canceling a run that waits interrupts nobody else's, and then the run itself", async () => {
   open();
   engine.isHeld = true;
