@@ -7,14 +7,17 @@ import { findLease, heldBy, release, takeOver } from "../src/pool/lease.ts";
 import { fenced, finish, LeaseLost } from "../src/pool/outcome.ts";
 import { isProblem } from "../src/problems.ts";
 import type { JobDeps } from "./handler.ts";
-import { attempt } from "./run-task.ts";
+import { attempt, ServerMoved } from "./run-task.ts";
 
 const maxBreaks = 5;
 
 export interface Attendant {
   /** Looks for work soon; calls close together are one. */
   wake(): void;
-  /** Aborts runs whose lease has gone to another, and gives up leases that nothing runs for. */
+  /**
+   * Aborts runs whose lease has gone to another, takes up anew those whose server has moved, and gives up leases that
+   * nothing runs for.
+   */
   compare(): Promise<void>;
   /** Aborts all runs, leaving them on their engines, and waits until they have let go. */
   stop(): Promise<void>;
@@ -26,9 +29,17 @@ export interface AttendOptions {
   maxRunning: number;
 }
 
+interface Run {
+  epoch: number;
+  abort: AbortController;
+  /** Where its server is taken to be; null until that was read. */
+  address: string | null;
+  ended: Promise<void>;
+}
+
 export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: AttendOptions): Attendant {
   const { sql, log, workerId } = deps;
-  const running = new Map<number, { epoch: number; abort: AbortController; ended: Promise<void> }>();
+  const running = new Map<number, Run>();
   const timers = new Set<ReturnType<typeof setTimeout>>();
   let strays = new Map<number, number>();
   let looking: Promise<void> | null = null;
@@ -48,9 +59,12 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
     // stops hands over what it was just given.
     if (isStopped || running.has(leased.taskId)) return;
     const abort = new AbortController();
+    const one: Run = { epoch: leased.epoch, abort, address: null, ended: Promise.resolve() };
     const work = async (): Promise<void> => {
       try {
-        const retryMs = await attempt(deps, leased, abort.signal);
+        const retryMs = await attempt(deps, leased, abort.signal, (address) => {
+          one.address = address;
+        });
         if (retryMs !== null) wakeLater(retryMs);
       } catch (error) {
         const level = isProblem(error, "database-unavailable") ? "warn" : "error";
@@ -58,10 +72,12 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
       } finally {
         const isFull = running.size >= concurrency;
         running.delete(leased.taskId);
-        if (isFull) wake();
+        if (abort.signal.reason instanceof ServerMoved) run(leased);
+        else if (isFull) wake();
       }
     };
-    running.set(leased.taskId, { epoch: leased.epoch, abort, ended: work() });
+    running.set(leased.taskId, one);
+    one.ended = work();
   };
 
   const look = async (): Promise<void> => {
@@ -104,10 +120,11 @@ export function createAttendant(deps: JobDeps, { concurrency, maxRunning }: Atte
     wake,
     async compare() {
       const held = await heldBy(sql, workerId);
-      for (const [taskId, { epoch, abort }] of running) {
+      for (const [taskId, { epoch, abort, address }] of running) {
         const lease = held.get(taskId);
         if (lease?.epoch !== epoch) abort.abort(new LeaseLost());
         else if (lease.overdue) abort.abort(lease.overdue);
+        else if (address !== null && lease.address !== address) abort.abort(new ServerMoved());
       }
       // Looked at twice: a lease is in the database a moment before its run is here.
       const idle = new Map(

@@ -19,13 +19,24 @@ import { trainModel } from "./train-model.ts";
 
 const cancelTimeoutMs = 10_000;
 
+/** The server has moved: its runs are to be followed at its new address. */
+export class ServerMoved extends Error {
+  override readonly name = "ServerMoved";
+}
+
 /**
  * Runs a leased task to its end, unless it is somebody else's by now.
+ * @param onAddress is told where the server is taken to be
  * @param signal its reason is LeaseLost when the lease is gone, an EngineError when the attempt's time is over, else the
- *   worker stops: then nothing more is written, and the run on the engine goes on
+ *   server moves or the worker stops: then nothing more is written, and the run on the engine goes on
  * @returns milliseconds after which the task may be tried again; null when it has ended, or is another's
  */
-export async function attempt(deps: JobDeps, leased: Leased, signal: AbortSignal): Promise<number | null> {
+export async function attempt(
+  deps: JobDeps,
+  leased: Leased,
+  signal: AbortSignal,
+  onAddress: (address: string) => void,
+): Promise<number | null> {
   const { sql, log, workerId } = deps;
   const [lease, work] = await Promise.all([findLease(sql, workerId, leased), findWork(sql, leased.taskId)]);
   if (!lease || !work) return null;
@@ -33,6 +44,7 @@ export async function attempt(deps: JobDeps, leased: Leased, signal: AbortSignal
   const pace = createPace();
   const driver = server.engine ? driverOf(server.engine) : null;
   const target = toTarget(server, deps.secrets);
+  onAddress(server.address);
   try {
     if (!driver) throw new EngineError("wrong-engine", "The server's engine is not known");
     const run = { deps, lease, work, driver, target, signal, pace };

@@ -5,6 +5,7 @@
 import type { Sql } from "../db/client.ts";
 import { EngineError, type EngineHandle, type Phase } from "../drivers/driver.ts";
 import type { Leased } from "./dispatch.ts";
+import { address } from "./server.ts";
 
 const workerTtl = "10 seconds";
 /** Stall limits are minutes long: moving them this often is often enough. */
@@ -156,16 +157,21 @@ export interface Held {
   epoch: number;
   /** Why it must not go on, by the database's clock; null while it may. */
   overdue: EngineError | null;
+  /** See `ServerRow`. */
+  address: string;
 }
 
 /** The tasks that a worker holds; what it runs beside these, it has lost. */
 export async function heldBy(sql: Sql, workerId: string): Promise<Map<number, Held>> {
-  const rows = await sql<{ id: number; lease_epoch: number; is_stalled: boolean; is_late: boolean; minutes: number }[]>`
-    select t.id, t.lease_epoch, l.stall_at <= now() as is_stalled,
+  const rows = await sql<
+    { id: number; lease_epoch: number; address: string; is_stalled: boolean; is_late: boolean; minutes: number }[]
+  >`
+    select t.id, t.lease_epoch, s.address, l.stall_at <= now() as is_stalled,
       ceil(extract(epoch from l.patience) / 60)::int as minutes,
       coalesce(t.started_at + make_interval(secs => t.max_seconds) <= now(), false) as is_late
     from leases l
     join tasks t on t.id = l.task_id
+    join (select id, ${address(sql)} as address from servers) s on s.id = coalesce(l.server_id, l.source_id)
     where l.worker_id = ${workerId}
   `;
   const judge = (row: (typeof rows)[number]): EngineError | null => {
@@ -173,7 +179,7 @@ export async function heldBy(sql: Sql, workerId: string): Promise<Map<number, He
     if (!row.is_stalled) return null;
     return new EngineError("stalled", `The engine made no progress for ${row.minutes} minutes`);
   };
-  return new Map(rows.map((row) => [row.id, { epoch: row.lease_epoch, overdue: judge(row) }]));
+  return new Map(rows.map((row) => [row.id, { epoch: row.lease_epoch, overdue: judge(row), address: row.address }]));
 }
 
 /**

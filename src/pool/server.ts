@@ -22,6 +22,8 @@ export interface ServerRow {
   facts: Partial<ProbeReport>;
   failures: number;
   last_seen_at: string | null;
+  /** Another one when the server is to be reached elsewhere, or in another way. */
+  address: string;
 }
 
 export async function findServer(sql: Sql, id: number): Promise<ServerRow | null> {
@@ -29,10 +31,15 @@ export async function findServer(sql: Sql, id: number): Promise<ServerRow | null
   return row ?? null;
 }
 
+/** Of a row of `servers`: all that `toTarget` goes by, and which driver it is for. */
+export const address = (sql: Sql) => sql`
+  md5(row(engine, ip, port, tls, tls_ca, username, password_sealed, private_key_sealed, host_key, shared_dir)::text)
+`;
+
 export function serverRows(sql: Sql, condition: PendingQuery<Row[]>): PendingQuery<ServerRow[]> {
   return sql<ServerRow[]>`
     select id, type, engine, status, ip, port, tls, tls_ca, username, password_sealed, private_key_sealed, host_key,
-      shared_dir, checkpoints, facts, failures, last_seen_at
+      shared_dir, checkpoints, facts, failures, last_seen_at, ${address(sql)} as address
     from servers
     where ${condition}
   `;

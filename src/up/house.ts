@@ -75,11 +75,15 @@ export function openHouse(
     await step(migrate(url));
     const system = { ...env, DATABASE_URL: url, PORT: String(port) };
     api = supervise({ ...hooks, name: "api", command: () => [resolve(source, "start.ts")], env: system });
-    worker = supervise({ ...hooks, name: "worker", command: () => [resolve(source, "worker.ts")], env: system });
     hooks.onChange();
-    const [admin] = await step(
-      Promise.all([seed(url, config, engines, signal), waitUntilReady(config.host, port, signal)]),
-    );
+    const seedForWorker = async () => {
+      const admin = await step(seed(url, config, engines, signal));
+      // Not before: at an engine's port of the last time somebody else may listen by now.
+      worker = supervise({ ...hooks, name: "worker", command: () => [resolve(source, "worker.ts")], env: system });
+      hooks.onChange();
+      return admin;
+    };
+    const [admin] = await step(Promise.all([seedForWorker(), waitUntilReady(config.host, port, signal)]));
     return {
       url: config.port === port ? config.publicUrl : localUrl(config.host, port),
       seconds: (Date.now() - startedAt) / 1000,

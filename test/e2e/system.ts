@@ -136,7 +136,9 @@ export function createClient(url: string, token: string | null) {
           socket.close();
           resolve(state);
         };
-        socket.onclose = ({ code }) => reject(new Error(`the socket of ${path} closed with ${code}`));
+        socket.onclose = ({ code }) => {
+          reject(new Error(`the socket of ${path} closed with ${code} after ${JSON.stringify(state)}`));
+        };
       });
     },
   };

@@ -1,5 +1,6 @@
 /** What survives an engine or a worker that dies, and work that several workers share. */
 import { expect, test } from "bun:test";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { resolve } from "node:path";
 import { sweepLeases } from "../../src/pool/lease.ts";
 import type { Json } from "../helpers/app.ts";
@@ -122,6 +123,29 @@ test("a worker that stops hands its running work over at once", async () => {
   const holder = pool.workers.find((worker) => worker.id === lease?.worker_id);
   expect(holder).toBeDefined();
   await holder?.stop();
+  expect(await pool.finished(image.task_id)).toMatchObject({ status: "success", attempts: 1 });
+  expect(await painter.history()).toHaveLength(before.length + 1);
+});
+
+test("a server that moves in the middle of a run is followed to its new address", async () => {
+  const move = (to: number) =>
+    pool.call("PATCH", `/api/servers/${painter.serverId}`, { token: pool.admin.token, body: { port: to } });
+  const { port } = painter.engine;
+  const open = new Set<Socket>();
+  const former = createServer((client) => {
+    const engine = connect(port, "127.0.0.1");
+    for (const socket of [client, engine]) open.add(socket.on("error", () => {}));
+    client.pipe(engine).pipe(client);
+  });
+  await new Promise<void>((listening) => former.listen(0, "127.0.0.1", listening));
+  pool.onClose(async () => void former.close());
+  await move((former.address() as AddressInfo).port);
+  const before = await painter.history();
+  const image = await pool.make("images", owner.token, body);
+  await running(image.task_id);
+  former.close();
+  for (const socket of open) socket.destroy();
+  await move(port);
   expect(await pool.finished(image.task_id)).toMatchObject({ status: "success", attempts: 1 });
   expect(await painter.history()).toHaveLength(before.length + 1);
 });
