@@ -1,12 +1,13 @@
 /** The generic reads: a page, one object, and the view that no row leaves without. */
 import type { Fragment } from "postgres";
 import { z } from "zod";
+import type { Sql } from "../db/client.ts";
 import { type Compiled, compile, fill, run, runOnce } from "../db/compiled.ts";
 import { Problem } from "../problems.ts";
 import { deepOffset, deepQuery } from "./deep.ts";
 import { type Context, isOwnerOrAdmin, type Resource, type Row } from "./define.ts";
 import { defaultPageSize, maxId } from "./limits.ts";
-import { parseListQuery, toOrder } from "./listview.ts";
+import { type ListQuery, parseListQuery, toOrder } from "./listview.ts";
 import { hitsQuery, maxSearchTotal, pageQuery, totalQuery } from "./page.ts";
 import { isSearch, type Plan, planList, planOf } from "./plan.ts";
 
@@ -126,7 +127,11 @@ export async function readPage(resource: Resource, query: URLSearchParams, conte
   const offset = (parsed.page - 1) * parsed.pageSize;
   const isSearched = parsed.conditions.some(isSearch);
   const read = isSearched ? readHits : offset < deepOffset ? readNear : readDeep;
-  const { rows, counted } = await read(plan, offset);
+  let found = await read(plan, offset);
+  if (!isOfOneMoment(found, parsed, offset)) {
+    found = await inOneSnapshot(context, (inside) => read({ ...plan, context: inside }, offset));
+  }
+  const { rows, counted } = found;
   const isExact = !isSearched || counted <= maxSearchTotal;
   const total = isExact ? counted : maxSearchTotal;
   const head = {
@@ -146,6 +151,21 @@ interface Found {
   rows: Shown[];
   /** The rows of the list; of a search, at most one more than are counted out. */
   counted: number;
+}
+
+/**
+ * Whether a page can have been so at any moment. It is read by several statements, side by side or one after the other,
+ * and each sees what was committed when it began.
+ */
+function isOfOneMoment({ rows, counted }: Found, { pageSize, conditions }: ListQuery, offset: number): boolean {
+  if (counted > maxSearchTotal && conditions.some(isSearch)) return true; // not counted out
+  return rows.length === Math.min(pageSize, Math.max(0, counted - offset));
+}
+
+function inOneSnapshot<T>(context: Context, read: (inside: Context) => Promise<T>): Promise<T> {
+  return context.sql.begin("isolation level repeatable read read only", (tx) =>
+    read({ ...context, sql: tx as unknown as Sql }),
+  ) as Promise<T>;
 }
 
 /** A page of a search: the hits are looked up once, for the page and for the total. */

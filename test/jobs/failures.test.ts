@@ -96,10 +96,11 @@ test("what stalls is ended and tried again, what takes longer than it may is end
   const stalling = await pool.make("tasks", owner.token, long);
   await running(stalling.id);
   // The engine does one after the other: this one waits there.
-  const late = await pool.make("tasks", owner.token, { ...long, max_seconds: 1 });
+  const late = await pool.make("tasks", owner.token, { ...long, max_seconds: 600 });
   const runs = await eventually(painter.queue, (queue) => queue.length === 2);
-  // What the database's clock would say five minutes later.
+  // What the database's clock would say ten minutes later.
   await pool.sql`update leases set stall_at = now() where task_id = ${stalling.id}`;
+  await pool.sql`update tasks set started_at = started_at - interval '10 minutes' where id = ${late.id}`;
   expect(await pool.finished(late.id)).toMatchObject({ status: "error", error: { class: "deadline" }, attempts: 1 });
   await eventually(
     () => pool.sql`select from tasks where id = ${stalling.id} and attempts = 2 and status = 'running'`,

@@ -291,3 +291,33 @@ describe("search looks into these fields, and no others", () => {
     expect(body.list.some((row: Json) => row.id === id)).toBe(isFound);
   });
 });
+
+test("total and list are of one moment while others write", async () => {
+  const user = await app.signUp("busy");
+  const add = async () => (await app.make("datasets", user.token, { images: [], tags: ["churn"] })).id as number;
+  for (let i = 0; i < 4; i += 1) await add();
+  let isDone = false;
+  const churn = async () => {
+    while (!isDone) {
+      const [row] = await app.sql<{ id: number }[]>`
+        insert into datasets (name, images, user_id, tag_ids)
+        select 'churn', '{}', ${user.id}, tag_ids(array['churn'])
+        returning id
+      `;
+      await app.sql`delete from datasets where id = ${row?.id as number}`;
+    }
+  };
+  const writers = [churn(), churn()];
+  const queries = ["tag=churn", `user_id=${user.id}&pageSize=5&page=2`, `user_id=${user.id}&tag=churn`, "search=churn"];
+  try {
+    for (let i = 0; i < 120; i += 1) {
+      const { body } = await ask(queries[i % queries.length] as string, "datasets", user.token);
+      const { page, page_size, total, next, list } = body as Json;
+      const left = Math.max(0, total - (page - 1) * page_size);
+      expect({ listed: list.length, next }).toEqual({ listed: Math.min(page_size, left), next: left > page_size });
+    }
+  } finally {
+    isDone = true;
+    await Promise.all(writers);
+  }
+});
