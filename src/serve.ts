@@ -32,7 +32,7 @@ export async function serve(booted: Booted): Promise<Api> {
   const { config, databaseUrl, sql, secrets, storage, log } = booted;
   const links = createLinks(config.publicUrl, secrets);
   const catalogue = createCatalogueSource(sql);
-  const listModels = createLiveModels(sql, secrets);
+  const listModels = createLiveModels(secrets);
   const webhooks = createWebhookGuard(config.webhookNetworks);
   const outlook = createOutlook(sql, config.maxRunningPerUser);
   const app = createApp({

@@ -7,7 +7,7 @@ import type { Sql } from "../db/client.ts";
 import type { EngineModels } from "../drivers/driver.ts";
 import { driverOf } from "../drivers/index.ts";
 import { isOurFile } from "../drivers/our-files.ts";
-import { findServer, toTarget } from "./server.ts";
+import { findServer, type ServerRow, toTarget } from "./server.ts";
 
 const cacheMs = 5_000;
 const timeoutMs = 1_000;
@@ -19,28 +19,38 @@ const labels: Record<keyof EngineModels, string> = {
   embeddings: "embedding",
 };
 
-/** The returned function never throws and never takes longer than a second: a silent engine has no models. */
-export function createLiveModels(sql: Sql, secrets: Secrets) {
-  const cache = new Map<number, { at: number; models: Promise<{ type: string; name: string }[]> }>();
-  return (serverId: number): Promise<{ type: string; name: string }[]> => {
+interface Asked {
+  at: number;
+  models: Promise<{ type: string; name: string }[]>;
+  /** What the server's row is read by; null once it was. */
+  by: Sql | null;
+}
+
+/**
+ * The returned function never throws, and a silent engine has no models after a second. Inside a write it is given the
+ * transaction, which must not wait for another connection, nor for somebody who waits for one: it may never come free.
+ */
+export function createLiveModels(secrets: Secrets) {
+  const cache = new Map<number, Asked>();
+  return (sql: Sql, serverId: number): Asked["models"] => {
     const known = cache.get(serverId);
-    if (known && performance.now() - known.at < cacheMs) return known.models;
-    const models = ask(sql, secrets, serverId)
-      .catch(() => [])
-      .then((found) => {
-        // Not committed yet, or gone: no answer to remember.
-        if (found === null) cache.delete(serverId);
-        return found ?? [];
-      });
-    cache.set(serverId, { at: performance.now(), models });
+    const isOthers = known && known.by !== null && known.by !== sql;
+    if (known && !isOthers && performance.now() - known.at < cacheMs) return known.models;
+    const models = findServer(sql, serverId)
+      .then((server) => {
+        asked.by = null;
+        // Gone: no answer to remember.
+        if (!server) cache.delete(serverId);
+        return server ? ask(server, secrets) : [];
+      })
+      .catch(() => []);
+    const asked: Asked = { at: performance.now(), models, by: sql };
+    cache.set(serverId, asked);
     return models;
   };
 }
 
-/** Null when there is no such server. */
-async function ask(sql: Sql, secrets: Secrets, serverId: number) {
-  const server = await findServer(sql, serverId);
-  if (!server) return null;
+async function ask(server: ServerRow, secrets: Secrets) {
   const driver = server.engine ? driverOf(server.engine) : null;
   if (!driver) return [];
   const found = await driver.listModels(toTarget(server, secrets), AbortSignal.timeout(timeoutMs));

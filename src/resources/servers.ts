@@ -139,10 +139,10 @@ export const servers = defineResource({
   },
   visible: ({ sql }) => sql`true`,
   mayWrite: (viewer) => viewer.admin,
-  async prepare({ listModels }, rows) {
+  async prepare({ sql, listModels }, rows) {
     await Promise.all(
       rows.map(async (row) => {
-        row.live_models = await listModels(row.id as number);
+        row.live_models = await listModels(sql, row.id as number);
       }),
     );
   },

@@ -26,7 +26,7 @@ export interface Context {
   /** Tasks of one user that have not begun, at most. */
   maxWaiting: number;
   /** What an engine has loaded or could load, asked live with a short cache; empty when it does not answer in time. */
-  listModels: (serverId: number) => Promise<{ type: string; name: string }[]>;
+  listModels: (sql: Sql, serverId: number) => Promise<{ type: string; name: string }[]>;
 }
 
 /** A row as it comes from the database: the selected fields beside what the rules need. */

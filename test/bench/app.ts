@@ -37,7 +37,7 @@ export function openBenchApp(
     storage,
     catalogue: createCatalogueSource(sql),
     log: pino({ level: "error" }),
-    listModels: createLiveModels(sql, secrets),
+    listModels: createLiveModels(secrets),
     temporaryDirectory: temporaryDirectory(config),
   });
   const fetch = (request: Request) => app.fetch(request, { address: "192.0.2.1" });

@@ -79,7 +79,7 @@ export async function startApp(changes: Partial<Config> = {}) {
     storage,
     catalogue,
     log,
-    listModels: createLiveModels(sql, secrets),
+    listModels: createLiveModels(secrets),
     temporaryDirectory: temporaryDirectory(config),
   });
   const deno = isOnDeno ? await startDeno(config, database.url, secretKey) : null;

@@ -49,6 +49,12 @@ describe("what is shown", () => {
     expect(cleared?.password_sealed).toBeNull();
   });
 
+  test("more changes of one server at once than there are connections all take effect", async () => {
+    const { id } = (await post(sample())).body;
+    const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => patch(id, { slots: 1 + (i % 2) })));
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+  });
+
   test("models are the engine's, live; a silent engine has none and slows nothing", async () => {
     const directory = mkdtempSync(join(tmpdir(), "atelier-engine-"));
     const engine = await startDemoEngine({ port: 0, directory, stepMs: 0, quiet: true });
