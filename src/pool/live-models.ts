@@ -4,10 +4,10 @@
  */
 import type { Secrets } from "../auth/secrets.ts";
 import type { Sql } from "../db/client.ts";
-import type { EngineModels } from "../drivers/driver.ts";
+import type { Driver, EngineModels, EngineTarget } from "../drivers/driver.ts";
 import { driverOf } from "../drivers/index.ts";
 import { isOurFile } from "../drivers/our-files.ts";
-import { findServer, type ServerRow, toTarget } from "./server.ts";
+import { findServer, toTarget } from "./server.ts";
 
 const cacheMs = 5_000;
 const timeoutMs = 1_000;
@@ -39,9 +39,11 @@ export function createLiveModels(secrets: Secrets) {
     const models = findServer(sql, serverId)
       .then((server) => {
         asked.by = null;
-        // Gone: no answer to remember.
-        if (!server) cache.delete(serverId);
-        return server ? ask(server, secrets) : [];
+        const driver = server?.engine ? driverOf(server.engine) : null;
+        if (server && driver) return ask(driver, toTarget(server, secrets));
+        // Gone, or not probed yet: no answer to remember.
+        cache.delete(serverId);
+        return [];
       })
       .catch(() => []);
     const asked: Asked = { at: performance.now(), models, by: sql };
@@ -50,10 +52,8 @@ export function createLiveModels(secrets: Secrets) {
   };
 }
 
-async function ask(server: ServerRow, secrets: Secrets) {
-  const driver = server.engine ? driverOf(server.engine) : null;
-  if (!driver) return [];
-  const found = await driver.listModels(toTarget(server, secrets), AbortSignal.timeout(timeoutMs));
+async function ask(driver: Driver, target: EngineTarget) {
+  const found = await driver.listModels(target, AbortSignal.timeout(timeoutMs));
   return Object.entries(labels).flatMap(([kind, type]) =>
     found[kind as keyof EngineModels].filter((name) => !isOurFile(name)).map((name) => ({ type, name })),
   );
